@@ -1,0 +1,41 @@
+# make report | test | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
+#   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
+#   PROFILE=quick       minutes instead of hours, no network
+
+PYTHON ?= python3
+PROFILE ?= full
+export DATA ?= datasets
+BIN := .venv/bin
+
+.PHONY: help report test lint benchmark reference clean
+
+help:
+	@sed -n 's/^# //p; s/^#   /  /p' Makefile
+
+report: .venv/installed
+	$(BIN)/python experiments.py --profile $(PROFILE) --data "$(DATA)"
+	$(BIN)/python -m report
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+benchmark: .venv/installed
+	$(BIN)/python benchmarks/vae.py --data "$(DATA)"
+
+# Take what runs/ holds as the published reference: JSON, figures, PDF and the README's table.
+reference: .venv/installed
+	$(BIN)/python -m report --publish
+
+# The stamp is written last, so an installation that broke off is taken up again.
+.venv/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=python3.12 make ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv

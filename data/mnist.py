@@ -1,0 +1,151 @@
+"""The static binarised MNIST of Larochelle and Murray (2011), from its publisher or a mirror."""
+
+import hashlib
+import http.client
+import io
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.io import loadmat
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from checkpoint import atomic_write
+
+SOURCES = {
+    "publisher": "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{split}.amat",
+    "mirror": "https://raw.githubusercontent.com/mingzhang-yin/ARM-gradient/"
+    "bac893cfcec486bbd00b755b12cf8402053b0e84/binarized_mnist_{split}.amat",
+}
+# SHA-256 of the packed rows in sorted order: the same images count in any order of the rows.
+SHA256 = {
+    "train": "aae6de292e6b68d898acf52062a1ac62907fc7ab417c59582d6523a1da0f9a61",
+    "valid": "d10b4edf2e0765693846b51a5895f81f69fa37b6459b7f665bfa9c8cc9723622",
+    "test": "87ff96664646cc41575aeb3ae4fbbabc1475ca3d42be4659d7a829d9f22c845a",
+}
+PIXELS = 784
+MAX_BYTES = 2**27  # the largest of the published files, 50,000 lines of text, has 78 MB
+CONNECT_SECONDS = 20
+FILE_SECONDS = 300
+
+
+class DataUnavailableError(RuntimeError):
+    """A data set is not on this machine and cannot be fetched, or the file that should hold it is broken."""
+
+
+class Splits(NamedTuple):
+    """Training, validation and test images: uint8, 0 or 1, shape ``(N, 784)``."""
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+
+
+def binarized_mnist(root: str | Path) -> Splits:
+    """Load the static binarised MNIST, downloading it once.
+
+    Reads ``root/binarized_mnist.npz``: arrays ``train``, ``valid`` and ``test`` of 98 bytes a row, the 784
+    pixels of an image packed by ``numpy.packbits``. Where the file is missing, it is made from the
+    publisher's text files or, failing that, from a mirror's MATLAB files, and only once every split has
+    the right checksum.
+
+    Args:
+        root: Folder of the file.
+
+    Returns:
+        50,000 training, 10,000 validation and 10,000 test images, uint8, shape ``(N, 784)``, 0 or 1.
+
+    Raises:
+        DataUnavailableError: No source could be reached, or a file's images are not those of the data set.
+
+    Source:
+        Larochelle and Murray (2011), The neural autoregressive distribution estimator.
+    """
+    path = Path(root) / "binarized_mnist.npz"
+    packed = _read(path) if path.exists() else _fetch_all(path)
+    return Splits(*(torch.from_numpy(np.unpackbits(packed[split], axis=1)) for split in SHA256))
+
+
+def checksum(packed: np.ndarray) -> str:
+    """SHA-256 of the rows in lexicographic order."""
+    return hashlib.sha256(packed[np.lexsort(packed.T[::-1])].tobytes()).hexdigest()
+
+
+def decode(raw: bytes) -> np.ndarray:
+    """Packed images from a published file: lines of 784 digits, or a MATLAB file with the key ``X``.
+
+    Raises:
+        ValueError: The bytes are neither, or not a whole number of images.
+    """
+    if not set(raw[:PIXELS]) <= set(b"01 \r\n"):
+        try:
+            pixels = np.asarray(loadmat(io.BytesIO(raw))["X"])
+        except Exception as error:  # a broken file makes scipy raise almost anything
+            raise ValueError(f"neither text nor MATLAB data ({type(error).__name__})") from None
+        pixels = pixels if pixels.shape[-1] == PIXELS else pixels.T
+    else:
+        characters = np.frombuffer(raw, np.uint8)
+        pixels = characters[characters >= ord("0")] - ord("0")
+    if pixels.size == 0 or pixels.size % PIXELS or not np.isin(pixels, (0, 1)).all():
+        raise ValueError(f"{pixels.size} values are not binary images of {PIXELS} pixels")
+    return np.packbits(pixels.reshape(-1, PIXELS).astype(np.uint8), axis=1)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as file:
+            packed = {split: file[split] for split in SHA256}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataUnavailableError(f"{path} cannot be read ({error}). Delete it to download it again.") from None
+    for split, digest in SHA256.items():
+        if packed[split].ndim != 2 or checksum(packed[split]) != digest:
+            raise DataUnavailableError(
+                f"{path}: the images of {split} are not those of the data set. Delete it to download it again."
+            )
+    return packed
+
+
+def _fetch_all(path: Path) -> dict[str, np.ndarray]:
+    packed = {split: _fetch(split, path) for split in SHA256}
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **packed)
+    return packed
+
+
+def _fetch(split: str, path: Path) -> np.ndarray:
+    failures = []
+    for name, template in SOURCES.items():
+        url = template.format(split=split)
+        try:
+            packed = decode(_download(url, f"binarised MNIST, {split}, from the {name}"))
+            if checksum(packed) == SHA256[split]:
+                return packed
+            failures.append(f"{url} (wrong checksum)")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append(f"{url} ({error})")
+    raise DataUnavailableError(
+        f"{path} is missing, and its {split} split could not be downloaded. Tried: {'; '.join(failures)}. "
+        f"Put the file there by hand (the README says how), name its folder with DATA=FOLDER, or use --dataset digits."
+    )
+
+
+def _download(url: str, label: str) -> bytes:
+    """The bytes at an address, all of them, within bounded time and size."""
+    deadline = time.monotonic() + FILE_SECONDS
+    with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as response:
+        size = int(response.headers.get("Content-Length") or 0)
+        received = bytearray()
+        with tqdm(total=size or None, desc=label, unit="B", unit_scale=True) as bar:
+            while block := response.read(1 << 16):
+                received += block
+                bar.update(len(block))
+                if len(received) > MAX_BYTES or time.monotonic() > deadline:
+                    raise OSError(f"gave up after {len(received)} bytes")
+    if size and len(received) != size:
+        raise OSError(f"the download broke off after {len(received)} of {size} bytes")
+    return bytes(received)

@@ -1,0 +1,148 @@
+"""The mathematics of the VAE against torch.distributions, scipy and closed forms, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.special import logsumexp
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from q1_solution import (
+    kl_gaussian_gaussian_analytic,
+    kl_gaussian_gaussian_mc,
+    log_likelihood_bernoulli,
+    log_likelihood_normal,
+    log_mean_exp,
+)
+
+SHAPES = array_shapes(min_dims=2, max_dims=4, max_side=6)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def tensors(count: int, low: float, high: float):
+    """Draws ``count`` float64 tensors of one shape with entries in [low, high]."""
+    elements = st.floats(low, high)
+    one_shape = SHAPES.flatmap(lambda shape: st.tuples(*[arrays(np.float64, shape, elements=elements)] * count))
+    return one_shape.map(lambda values: [torch.from_numpy(value) for value in values])
+
+
+def per_sample(x: torch.Tensor) -> torch.Tensor:
+    return x.sum(dim=tuple(range(1, x.dim())))
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    return {"rtol": 1e-12, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-3}
+
+
+@DTYPES
+@given(inputs=tensors(2, 1e-6, 1 - 1e-6))
+def test_bernoulli_agrees_with_torch_distributions(dtype, inputs):
+    mu, target = inputs[0], (inputs[1] > 0.5).double()
+    result = log_likelihood_bernoulli(mu.to(dtype), target.to(dtype))
+    # The comparison starts from the rounded mean: near 1, rounding the mean moves log(1 - mu) itself.
+    reference = per_sample(Bernoulli(probs=mu.to(dtype).double()).log_prob(target))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), reference, **tolerance(dtype))
+
+
+@DTYPES
+def test_bernoulli_at_the_edges(dtype):
+    mu = torch.tensor([[0.0], [1.0], [0.0], [1.0]], dtype=dtype, requires_grad=True)
+    target = torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=dtype)
+    result = log_likelihood_bernoulli(mu, target)
+    result.sum().backward()
+    assert result[:2].tolist() == [0, 0]
+    assert (result[2:] <= -100).all() and result.isfinite().all()
+    assert mu.grad.isfinite().all()
+
+
+@DTYPES
+@given(inputs=tensors(3, -4, 4))
+def test_normal_agrees_with_torch_distributions(dtype, inputs):
+    mu, logvar, z = inputs
+    result = log_likelihood_normal(*(x.to(dtype) for x in inputs))
+    assert result.dtype == dtype
+    reference = per_sample(Normal(mu, torch.exp(0.5 * logvar)).log_prob(z))
+    torch.testing.assert_close(result.double(), reference, **tolerance(dtype))
+
+
+@given(y=arrays(np.float64, array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1e4, 1e4)))
+def test_log_mean_exp_agrees_with_scipy(y):
+    reference = logsumexp(y, axis=1, b=1 / y.shape[1])
+    torch.testing.assert_close(log_mean_exp(torch.from_numpy(y)), torch.from_numpy(reference), rtol=1e-13, atol=1e-13)
+
+
+@DTYPES
+@pytest.mark.parametrize("shift", [-1e4, 0.0, 1e4])
+def test_log_mean_exp_loses_nothing_at_large_values(dtype, shift):
+    y = torch.tensor([[0.0, math.log(3.0)]], dtype=dtype)
+    # The spacing of the floats at the shifted value bounds what any method can keep.
+    spacing = max(abs(shift), 1) * torch.finfo(dtype).eps
+    assert abs(log_mean_exp(y + shift).item() - shift - math.log(2)) <= 2 * spacing
+
+
+def test_log_mean_exp_of_impossible_rows():
+    y = torch.tensor([[-math.inf, -math.inf], [-math.inf, 0.0]])
+    assert log_mean_exp(y).tolist() == [-math.inf, pytest.approx(-math.log(2))]
+
+
+@DTYPES
+@given(inputs=tensors(4, -3, 3))
+def test_analytic_kl_agrees_with_torch_distributions(dtype, inputs):
+    mu_q, logvar_q, mu_p, logvar_p = inputs
+    result = kl_gaussian_gaussian_analytic(*(x.to(dtype) for x in inputs))
+    assert result.dtype == dtype
+    q, p = Normal(mu_q, torch.exp(0.5 * logvar_q)), Normal(mu_p, torch.exp(0.5 * logvar_p))
+    torch.testing.assert_close(result.double(), per_sample(kl_divergence(q, p)), **tolerance(dtype))
+
+
+@given(inputs=tensors(2, -3, 3))
+def test_analytic_kl_of_a_distribution_with_itself_is_zero(inputs):
+    assert (kl_gaussian_gaussian_analytic(*inputs, *inputs) == 0).all()
+
+
+@given(mu=st.floats(-2, 2), logvar=st.floats(-1, 1), mu_p=st.floats(-2, 2), logvar_p=st.floats(-1, 1))
+def test_monte_carlo_kl_is_unbiased(mu, logvar, mu_p, logvar_p):
+    torch.manual_seed(0)
+    inputs = [torch.full((2000, 2), value, dtype=torch.float64) for value in (mu, logvar, mu_p, logvar_p)]
+    estimates = kl_gaussian_gaussian_mc(*inputs, num_samples=20)
+    error = estimates.std().item() / math.sqrt(len(estimates))
+    exact = kl_gaussian_gaussian_analytic(*inputs)[0].item()
+    assert abs(estimates.mean().item() - exact) <= 6 * error + 1e-9
+
+
+def test_monte_carlo_kl_has_the_gradient_of_the_analytic_one():
+    torch.manual_seed(0)
+    inputs = [torch.randn(3, 2, dtype=torch.float64).mul(0.5).requires_grad_() for _ in range(4)]
+    expected = torch.autograd.grad(kl_gaussian_gaussian_analytic(*inputs).sum(), inputs)
+    actual = torch.autograd.grad(kl_gaussian_gaussian_mc(*inputs, num_samples=200_000).sum(), inputs)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=0.03, atol=0.03)
+
+
+def test_monte_carlo_kl_falls_in_variance_with_the_number_of_samples():
+    torch.manual_seed(0)
+    inputs = [torch.full((4000, 1), value) for value in (1.0, 0.5, 0.0, 0.0)]
+    few, many = (kl_gaussian_gaussian_mc(*inputs, num_samples=count).var().item() for count in (1, 25))
+    assert few / many == pytest.approx(25, rel=0.2)
+
+
+def test_monte_carlo_kl_refuses_no_samples():
+    with pytest.raises(ValueError, match="num_samples"):
+        kl_gaussian_gaussian_mc(*[torch.zeros(1, 1)] * 4, num_samples=0)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 2, 2)])
+def test_results_have_one_number_per_sample(shape):
+    x = torch.full(shape, 0.5)
+    for result in (
+        log_likelihood_bernoulli(x, torch.ones(shape)),
+        log_likelihood_normal(x, x, x),
+        kl_gaussian_gaussian_analytic(x, x, x, x),
+        kl_gaussian_gaussian_mc(x, x, x, x, num_samples=2),
+    ):
+        assert result.shape == (3,)
