@@ -24,7 +24,7 @@ import vae
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_bernoulli, log_likelihood_normal
 
 ROOT = Path(__file__).parent.parent
-QUICK = ["--dataset", "digits", "--epochs", "6", "--latent_size", "4", "--num_samples", "5"]
+QUICK = ["--dataset", "digits", "--input_dropout", "0.1", "--epochs", "6", "--latent_size", "4", "--num_samples", "5"]
 
 
 @pytest.fixture
@@ -80,6 +80,19 @@ def test_elbo_is_the_sum_of_the_graded_functions():
     torch.testing.assert_close(vae.elbo(model, x, noise), expected)
 
 
+def test_path_elbo_has_the_mean_and_the_mean_gradient_of_the_elbo():
+    torch.manual_seed(0)
+    model = vae.VAE(latent_size=2, image_size=6, width=5)
+    x, noise = torch.randint(0, 2, (1, 6)).expand(200_000, 6), torch.randn(200_000, 2)
+    values, gradients = [], []
+    for objective in (vae.elbo, vae.path_elbo):
+        value = objective(model, x, noise).mean()
+        values.append(value.item())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))]))
+    assert values[1] == pytest.approx(values[0], abs=0.02)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.05, atol=0.01)
+
+
 def test_evaluation_multiplies_to_the_same_numbers_as_training():
     torch.manual_seed(0)
     model, z = vae.VAE(latent_size=7), torch.randn(3, 50, 7)
@@ -90,8 +103,8 @@ def test_evaluation_multiplies_to_the_same_numbers_as_training():
 
 def test_importance_sampling_finds_the_likelihood(small):
     model, images = small
-    estimate = vae.log_likelihood(model, images, num_samples=20_000)
-    np.testing.assert_allclose(estimate.numpy(), exact_log_likelihood(model, images), atol=0.02)
+    estimate = vae.log_likelihood(model, images, num_samples=2_000_000, rows=200_000)
+    np.testing.assert_allclose(estimate.numpy(), exact_log_likelihood(model, images), atol=0.03)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 2000])
@@ -127,6 +140,18 @@ def test_kl_per_dimension_adds_up():
     mean, logvar = model.encode(images.float())
     total = kl_gaussian_gaussian_analytic(mean, logvar, *[torch.zeros_like(mean)] * 2).mean()
     torch.testing.assert_close(vae.kl_per_dimension(model, images).sum(), total.detach())
+
+
+def test_hidden_pixels_keep_the_expected_input():
+    x = torch.randint(0, 2, (2000, 784), dtype=torch.uint8)
+    seen = vae.hide(x, 0.25, torch.Generator().manual_seed(0))
+    assert seen[x == 0].eq(0).all()
+    assert seen[x == 1].unique().tolist() == pytest.approx([0, 4 / 3])
+    assert seen.mean().item() == pytest.approx(x.float().mean().item(), abs=2e-3)
+    model, noise = vae.VAE(latent_size=3), torch.randn(2000, 3)
+    for objective in (vae.elbo, vae.path_elbo):
+        assert torch.equal(objective(model, x, noise, x.float()), objective(model, x, noise))
+        assert not torch.equal(objective(model, x, noise, seen), objective(model, x, noise))
 
 
 def start(out: Path, *arguments: str) -> subprocess.Popen:

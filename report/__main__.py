@@ -1,0 +1,5 @@
+"""Build the report: ``python -m report``."""
+
+from report.build import main
+
+main()

@@ -1,0 +1,135 @@
+"""From results to the PDF and to the README's table.
+
+A section of the report takes the results that this machine's experiments left in ``runs/``; where an
+experiment did not run here, it takes the published reference in ``report/`` and says so.
+"""
+
+import datetime
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typst
+
+import checkpoint
+import command_line
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+SECTIONS = ("vae", "vae_speed")
+BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
+# A fixed date makes the same numbers the same file.
+DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass
+class Options:
+    """Where results come from and where the PDF goes."""
+
+    runs: str = "runs/full"  # folder that the experiments wrote to
+    out: str = "report.pdf"  # the PDF
+    publish: bool = False  # take the results in --runs as the published reference, and build that
+
+
+def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
+    """Compile the report.
+
+    Args:
+        out: The PDF.
+        runs: Folder with ``results`` and ``figures`` of this machine's experiments; without it, the
+            published reference alone is used.
+
+    Returns:
+        For each section, ``runs`` or ``reference``: where its numbers are from.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Path(folder)
+        for name in ("report.typ", "references.bib"):
+            shutil.copy(HERE / name, stage)
+        sources = {section: _stage(section, stage, Path(runs) if runs else None) for section in SECTIONS}
+        (stage / "sources.json").write_text(json.dumps(sources))
+        with checkpoint.atomic_write(out) as temporary:
+            typst.compile(stage / "report.typ", output=temporary, root=stage, timestamp=DATE, ignore_system_fonts=True)
+    return sources
+
+
+def _stage(section: str, stage: Path, runs: Path | None) -> str:
+    fresh = runs is not None and (runs / "results" / f"{section}.json").exists()
+    source = runs if fresh else HERE
+    (stage / "results").mkdir(exist_ok=True)
+    (stage / "figures").mkdir(exist_ok=True)
+    shutil.copy(source / "results" / f"{section}.json", stage / "results")
+    for figure in (source / "figures").glob(f"{section}_*"):
+        shutil.copy(figure, stage / "figures")
+    return "runs" if fresh else "reference"
+
+
+def results(section: str) -> dict[str, Any]:
+    """The published reference results of a section."""
+    return json.loads((HERE / "results" / f"{section}.json").read_text())
+
+
+def readme_table() -> str:
+    """The README's table of results, from the published reference alone."""
+    vae, speed = results("vae"), results("vae_speed")
+    rows = [
+        "| question 1: VAE, static binarised MNIST | validation ELBO | test log p(x), K = 200 | minutes a run |",
+        "|---|---|---|---|",
+    ]
+    for name, setting in vae["settings"].items():
+        elbo, log_px, minutes = (setting[key] for key in ("valid_elbo", "test_log_px", "train_minutes"))
+        rows.append(
+            f"| {name}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
+            f" | {elbo['mean']:.2f} ± {elbo['deviation']:.2f} | {log_px['mean']:.2f} ± {log_px['deviation']:.2f}"
+            f" | {minutes['mean']:.1f} |"
+        )
+    epoch, estimate = speed["epoch"], speed["estimate"]
+    rows += [
+        "",
+        f"In nats, mean ± standard deviation over seeds, on {vae['environment']['cores']} CPU cores. An epoch takes"
+        f" {epoch['median']['ours']:.1f} s, {epoch['times_faster_than_textbook']:.1f} times as fast as the textbook"
+        f" loop; the log-likelihood of the test set {estimate['median']['ours']:.1f} s,"
+        f" {estimate['times_faster_than_textbook']:.1f} times as fast.",
+    ]
+    return "\n".join(rows)
+
+
+def update_readme() -> None:
+    """Write the table between its two marks in the README."""
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    with checkpoint.atomic_write(README) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}")
+
+
+def publish(runs: str | Path) -> None:
+    """Make the results of full runs the reference: JSON, figures, PDF and the README's table."""
+    for section in SECTIONS:
+        path = Path(runs) / "results" / f"{section}.json"
+        if not path.exists():
+            continue
+        if json.loads(path.read_text())["profile"] != "full":
+            raise ValueError(f"{path} is not of the full profile")
+        shutil.copy(path, HERE / "results")
+        for figure in (Path(runs) / "figures").glob(f"{section}_*"):
+            shutil.copy(figure, HERE / "figures")
+    build(HERE / "report.pdf")
+    update_readme()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = command_line.parse(Options, "Build the report from the experiments' results.", argv)
+    try:
+        if options.publish:
+            publish(options.runs)
+        sources = build(options.out, options.runs)
+    except (ValueError, OSError) as error:
+        command_line.fail(error)
+    for section, source in sources.items():
+        print(f"{section}: {'from ' + options.runs if source == 'runs' else 'the published reference, not run here'}")
+    print(f"written: {options.out}")

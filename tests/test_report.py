@@ -1,0 +1,75 @@
+"""The report, the README's table and the published JSON agree; figures and sections go where they should."""
+
+import json
+import re
+import shutil
+
+import pytest
+from pypdf import PdfReader
+
+from report import build
+
+
+def text(path) -> str:
+    return " ".join(page.extract_text() for page in PdfReader(path).pages)
+
+
+def test_published_pdf_says_what_the_published_json_says(tmp_path):
+    build.build(tmp_path / "report.pdf")
+    assert text(tmp_path / "report.pdf") == text(build.HERE / "report.pdf")
+
+
+def test_readme_table_says_what_the_published_json_says():
+    readme = build.README.read_text()
+    held = readme.split(build.BEGIN)[1].split(build.END)[0]
+    assert held.strip() == build.readme_table()
+
+
+def test_published_results_are_of_full_runs_on_the_real_data():
+    for section in build.SECTIONS:
+        result = build.results(section)
+        assert (result["profile"], result["dataset"]) == ("full", "binarized_mnist")
+
+
+def test_published_summaries_follow_from_their_runs():
+    for setting in build.results("vae")["settings"].values():
+        values = [run["valid_elbo"]["mean"] for run in setting["runs"]]
+        assert setting["valid_elbo"]["values"] == values
+        assert setting["valid_elbo"]["mean"] == pytest.approx(sum(values) / len(values))
+        assert all(
+            run["history"][-1]["valid_elbo"] == pytest.approx(run["valid_elbo"]["mean"]) for run in setting["runs"]
+        )
+        assert all(len(run["history"]) == setting["options"]["epochs"] for run in setting["runs"])
+
+
+def test_report_reads_its_numbers_from_the_json(tmp_path):
+    """Another number in this machine's results is another number in the PDF."""
+    runs = tmp_path / "runs"
+    (runs / "results").mkdir(parents=True)
+    result = build.results("vae")
+    result["settings"]["assignment"]["runs"][0]["valid_elbo"]["mean"] = -123.456
+    result["profile"] = "quick"
+    (runs / "results" / "vae.json").write_text(json.dumps(result))
+    shutil.copytree(build.HERE / "figures", runs / "figures")
+    sources = build.build(tmp_path / "report.pdf", runs)
+    pdf = text(tmp_path / "report.pdf")
+    assert sources == {section: "runs" if section == "vae" else "reference" for section in build.SECTIONS}
+    assert "123.46" in pdf and "Quick profile" in pdf and "did not run on the machine" in pdf
+    assert "123.46" not in text(build.HERE / "report.pdf")
+
+
+def test_no_result_is_typed_into_the_report():
+    """The document has no decimal number of its own but the prescribed learning rate's power of ten and its layout."""
+    source = (build.HERE / "report.typ").read_text()
+    body = source.split("= Question 1")[1]
+    assert not re.findall(r"[^\d\w(:]-?\d+\.\d+(?!em|pt|cm|%)", body)
+
+
+def test_quick_results_cannot_be_published(tmp_path):
+    (tmp_path / "results").mkdir()
+    result = {**build.results("vae"), "profile": "quick"}
+    (tmp_path / "results" / "vae.json").write_text(json.dumps(result))
+    before = {path: path.read_bytes() for path in (build.HERE / "results").iterdir()}
+    with pytest.raises(ValueError, match="not of the full profile"):
+        build.publish(tmp_path)
+    assert {path: path.read_bytes() for path in (build.HERE / "results").iterdir()} == before
