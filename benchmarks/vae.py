@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,8 @@ def floor_estimate(images: Tensor, rows: int = 2000) -> Callable[[], None]:
 
 def peak_memory(images: Tensor) -> float:
     """Gigabytes of memory that a process of its own needs at most for our estimate, torch included."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_estimate_and_weigh, (images,))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_estimate_and_weigh, images).result()
 
 
 def _estimate_and_weigh(images: Tensor) -> float:
