@@ -417,7 +417,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = command_line.parse(Hyperparameters, "Train a VAE and estimate its log-likelihood.", argv)
     try:
         _, _, result = run(options)
-    except (ValueError, data.DataUnavailableError) as error:
+    except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
         command_line.fail(error)
     print(f"data set             {result['dataset']}")
     for name, label in {"valid_elbo": "validation ELBO", "test_elbo": "test ELBO"}.items():

@@ -1,0 +1,84 @@
+"""The targets of question 3: energies against quadrature, data sets against the energies."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare, norm
+
+from data import densities
+
+CELLS = {  # a grid for a goodness-of-fit test: edges along z1 and z2
+    "arcs": (np.linspace(-4, 4, 17), np.linspace(-4, 4, 17)),
+    "sine": (np.linspace(-4, 4, 17), np.linspace(-2.5, 2.5, 11)),
+}
+
+
+def grid(low: float, high: float, count: int) -> tuple[torch.Tensor, float]:
+    axis = torch.linspace(low, high, count, dtype=torch.float64)
+    return torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1), (axis[1] - axis[0]).item() ** 2
+
+
+def expected_shares(name: str) -> np.ndarray:
+    """Probability of each cell, by quadrature of the energy; of the sine's data, with z1 uniform."""
+    x, y = CELLS[name]
+    parts = 40
+    fine_x, fine_y = (
+        np.linspace(e[0], e[-1], parts * (len(e) - 1), endpoint=False) + (e[1] - e[0]) / parts / 2 for e in (x, y)
+    )
+    points = torch.from_numpy(np.stack(np.meshgrid(fine_x, fine_y, indexing="ij"), axis=-1))
+    density = torch.exp(-densities.DENSITIES[name](points)).numpy()
+    log_z = densities.LOG_Z[name] if name == "arcs" else math.log(8 * 0.4 * math.sqrt(2 * math.pi))
+    area = (fine_x[1] - fine_x[0]) * (fine_y[1] - fine_y[0])
+    return density.reshape(len(x) - 1, parts, len(y) - 1, parts).sum((1, 3)) * area / math.exp(log_z)
+
+
+def fit(name: str, points: np.ndarray) -> float:
+    """The p-value of a chi-square test of points against the energy, small cells merged with the outside."""
+    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], CELLS[name])
+    expected = expected_shares(name) * len(points)
+    large = expected >= 5
+    observed = np.append(counts[large], len(points) - counts[large].sum())
+    return chisquare(observed, np.append(expected[large], len(points) - expected[large].sum())).pvalue
+
+
+def test_known_limits():
+    points, area = grid(-7, 7, 2801)
+    energy = densities.density_arcs(points)
+    log_z = torch.logsumexp(-energy.flatten(), 0).item() + math.log(area)
+    entropy = (torch.exp(-energy - log_z) * (energy + log_z)).sum().item() * area
+    assert log_z == pytest.approx(densities.LOG_Z["arcs"], abs=1e-5)
+    assert entropy == pytest.approx(densities.ENTROPY["arcs"], abs=1e-5)
+    assert densities.ENTROPY["sine"] == pytest.approx(math.log(8) + norm(scale=0.4).entropy())
+    assert densities.ENTROPY["sine"] == pytest.approx(2.58209, abs=1e-5)
+
+
+def test_energies_at_points_worked_out_by_hand():
+    z = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]], dtype=torch.float64)
+    across = math.log(1 + math.exp(-0.5 * (4 / 0.6) ** 2))
+    assert densities.density_arcs(z)[0].item() == pytest.approx(-across)
+    assert densities.density_arcs(z)[1].item() == pytest.approx(0.5 * (2 / 0.6) ** 2 - math.log(2))
+    assert densities.density_sine(z).tolist() == pytest.approx([0, 0.5 * 25, 0], abs=1e-12)
+
+
+def test_energies_stay_finite_far_away():
+    z = torch.tensor([[100.0, 0.0], [0.0, -100.0], [0.0, 0.0]], requires_grad=True)
+    energy = densities.density_arcs(z) + densities.density_sine(z)
+    energy.sum().backward()
+    assert energy.isfinite().all() and z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", densities.DENSITIES)
+def test_data_set_is_drawn_from_its_density(name):
+    points = densities.data_set(name)
+    assert points.shape == (10_000, 2) and points.dtype == torch.float32
+    assert np.array_equal(points.numpy(), densities.draw(name))
+    assert fit(name, points.numpy().astype(float)) > 1e-3
+
+
+@pytest.mark.parametrize("name", densities.DENSITIES)
+def test_the_goodness_of_fit_test_finds_a_wrong_sampler(name):
+    points = densities.draw(name, seed=1).astype(float)
+    assert fit(name, points * 1.03) < 1e-6
+    assert fit(name, points + 0.05) < 1e-6

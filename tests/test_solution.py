@@ -1,0 +1,198 @@
+"""The planar flow against autograd's Jacobian, torch.distributions and its own inverse."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Normal
+from torch.func import jacrev, vmap
+
+import solution
+from solution import Flow, PlanarTransformation
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+SEEDS = st.integers(0, 10_000)
+
+
+def layer_parameters(dim: int, wu: float, seed: int, dtype=torch.float64) -> tuple[torch.Tensor, ...]:
+    """Random u, w, b with the given w·u."""
+    generator = torch.Generator().manual_seed(seed)
+    u, w = torch.randn(2, 1, dim, generator=generator, dtype=dtype)
+    w = w + torch.sign(w) * 0.1
+    u = u + (wu - (w * u).sum()) * w / w.square().sum()
+    return u, w, torch.randn(1, generator=generator, dtype=dtype)
+
+
+def random_flow(dim: int, num_layers: int, seed: int, dtype=torch.float64, scale: float = 1.0) -> Flow:
+    torch.manual_seed(seed)
+    flow = Flow(dim, num_layers).to(dtype)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.copy_(torch.randn_like(parameter) * scale)
+    return flow
+
+
+def jacobian_logdet(function, x: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.slogdet(vmap(jacrev(lambda point: function(point.unsqueeze(0)).squeeze(0)))(x)).logabsdet
+
+
+@given(dim=st.integers(1, 10), wu=st.floats(-20, 20), seed=SEEDS)
+def test_logdet_agrees_with_autograd(dim, wu, seed):
+    u, w, b = layer_parameters(dim, wu, seed)
+    x = torch.randn(6, dim, dtype=torch.float64)
+    expected = jacobian_logdet(lambda point: solution.planar_transformation(point, u, w, b), x)
+    logdet = solution.get_logdet(x, u, w, b, eps=0.0)
+    assert logdet.shape == (6, 1)
+    torch.testing.assert_close(logdet.squeeze(1), expected, rtol=1e-8, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,)])
+@pytest.mark.parametrize("b_shape", [(1,), ()])
+@DTYPES
+def test_shapes_of_the_parameters(shape, b_shape, dtype):
+    u, w, b = layer_parameters(3, 0.5, 0, dtype)
+    x = torch.randn(5, 3, dtype=dtype)
+    y = solution.planar_transformation(x, u.view(shape), w.view(shape), b.view(b_shape))
+    expected = x + u * torch.tanh(x @ w.T + b)
+    assert y.dtype == dtype and solution.get_logdet(x, u.view(shape), w.view(shape), b.view(b_shape)).shape == (5, 1)
+    torch.testing.assert_close(y, expected)
+
+
+@given(dim=st.integers(1, 6), num_layers=st.integers(0, 8), seed=SEEDS)
+def test_flow_composes_its_layers(dim, num_layers, seed):
+    flow = random_flow(dim, num_layers, seed)
+    x = torch.randn(4, dim, dtype=torch.float64)
+    y, logdet = flow(x)
+    expected = x
+    for layer in flow.layers:
+        expected = layer(expected)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(logdet.squeeze(1), jacobian_logdet(lambda p: flow(p)[0], x), rtol=1e-6, atol=1e-6)
+
+
+def test_flows_side_by_side_are_the_flows_alone():
+    flows = [random_flow(2, 3, seed) for seed in range(4)]
+    x = torch.randn(4, 6, 2, dtype=torch.float64)
+    alone = [flow(points) for flow, points in zip(flows, x, strict=True)]
+    layers = [
+        tuple(torch.stack([getattr(flow.layers[i], name).view(1, -1) for flow in flows]) for name in "uwb")
+        for i in range(3)
+    ]
+    together = solution.chain(x, layers)
+    for part in range(2):
+        torch.testing.assert_close(together[part], torch.stack([result[part] for result in alone]))
+
+
+@DTYPES
+def test_saturated_and_absent_layers_do_nothing_to_the_volume(dtype):
+    x, u = torch.tensor([[50.0, 0.0], [-50.0, 0.0]], dtype=dtype), torch.tensor([[3.0, 1.0]], dtype=dtype)
+    w, zero = torch.tensor([[1.0, 0.0]], dtype=dtype), torch.zeros(1, dtype=dtype)
+    assert solution.planar_transformation(x, u, w, zero).tolist() == [[53, 1], [-53, -1]]
+    assert solution.get_logdet(x, u, w, zero).abs().max() < 1e-6
+    # w = 0 moves every point alike, by u tanh(b); nothing is undefined.
+    layer = PlanarTransformation(2).to(dtype)
+    with torch.no_grad():
+        layer.w.zero_()
+        layer.b.fill_(1.0)
+    moved = layer(x)
+    torch.testing.assert_close(moved, x + layer.u * math.tanh(1))
+    (moved.sum() + layer.get_logdet(x).sum()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+@given(dim=st.integers(1, 10), wu=st.floats(-30, 30), seed=SEEDS)
+def test_u_is_adjusted_where_the_map_is_not_invertible_and_only_there(dim, wu, seed):
+    u, w, _ = layer_parameters(dim, wu, seed)
+    layer = PlanarTransformation(dim).double()
+    with torch.no_grad():
+        layer.u.copy_(u)
+        layer.w.copy_(w)
+    before = (w * u).sum()
+    layer(torch.zeros(1, dim, dtype=torch.float64))
+    after = (layer.w * layer.u).sum()
+    assert torch.equal(layer.w, w)
+    if before >= -1:
+        assert torch.equal(layer.u, u)
+    else:
+        torch.testing.assert_close(after, -1 + torch.log1p(torch.exp(before)), rtol=1e-9, atol=1e-9)
+        # Only the part along w has changed.
+        moved = layer.u - u
+        torch.testing.assert_close(moved, (moved * w).sum() * w / w.square().sum())
+
+
+def test_a_layer_takes_part_in_a_graph_in_any_order():
+    layer, x = PlanarTransformation(2), torch.randn(3, 2)
+    logdet = layer.get_logdet(x)
+    (layer(x).sum() + logdet.sum()).backward()
+    assert layer.u.grad is not None and layer.w.grad is not None and layer.b.grad is not None
+
+
+def test_initial_parameters():
+    torch.manual_seed(0)
+    layers = [PlanarTransformation(50) for _ in range(40)]
+    for name in ("u", "w"):
+        values = torch.stack([getattr(layer, name) for layer in layers])
+        assert values.shape == (40, 1, 50)
+        assert values.std().item() == pytest.approx(0.01, rel=0.05) and abs(values.mean().item()) < 1e-3
+    assert all(layer.b.tolist() == [0] for layer in layers)
+    assert isinstance(Flow(2, 3).layers, torch.nn.ModuleList)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_inverse_of_32_layers_at_100000_points(dtype, limit):
+    """The round trip is exact up to the rounding that the inverse of the Jacobian amplifies."""
+    flow = random_flow(2, 32, seed=1, dtype=dtype, scale=0.5)
+    with torch.no_grad():
+        x = torch.randn(100_000, 2, dtype=dtype)
+        states, amplification = [x], torch.ones(len(x), dtype=dtype)
+        for layer in flow.layers:
+            y = layer(states[-1])
+            determinant = torch.exp(layer.get_logdet(states[-1], eps=0.0)).squeeze(1)
+            stretch = layer.u.norm() * layer.w.norm()
+            amplification = amplification * torch.clamp((1 + stretch) / determinant, min=1)
+            states.append(y)
+        error = (flow.inverse(states[-1]) - x).abs().amax(1)
+        regular = flow_is_regular(flow, x)
+    assert regular.double().mean() > 0.9
+    assert error[regular].max() < limit
+    # Where it is singular, the error is no more than rounding times what the layers amplify.
+    assert (error <= 1e3 * torch.finfo(dtype).eps * amplification).all()
+
+
+def flow_is_regular(flow: Flow, x: torch.Tensor, threshold: float = 0.05) -> torch.Tensor:
+    """Where no layer shrinks volumes to less than ``threshold``."""
+    smallest = torch.full((len(x),), math.inf, dtype=x.dtype)
+    for layer in flow.layers:
+        smallest = torch.minimum(smallest, torch.exp(layer.get_logdet(x)).squeeze(1))
+        x = layer(x)
+    return smallest > threshold
+
+
+@given(dim=st.integers(1, 10), wu=st.floats(-0.99, 50), seed=SEEDS)
+def test_inverse_of_one_layer(dim, wu, seed):
+    u, w, b = layer_parameters(dim, wu, seed)
+    x = torch.randn(20, dim, dtype=torch.float64) * 10
+    y = solution.planar_transformation(x, u, w, b)
+    torch.testing.assert_close(solution.inverse(y, u, w, b), x, rtol=1e-9, atol=1e-9)
+
+
+@given(seed=SEEDS)
+def test_losses_agree_with_torch_distributions(seed):
+    torch.manual_seed(seed)
+    z, logdet, energy = torch.randn(5, 3).double(), torch.randn(5, 1).double(), torch.randn(5).double()
+    log_normal = Normal(0.0, 1.0).log_prob(z).sum(1)
+    one, two = solution.loss1(z, logdet), solution.loss2(energy, z, logdet)
+    assert one.shape == two.shape == (5, 1)
+    torch.testing.assert_close(one.squeeze(1), -log_normal - logdet.squeeze(1))
+    torch.testing.assert_close(two.squeeze(1), log_normal + energy - logdet.squeeze(1))
+
+
+def test_flow_is_a_density():
+    """The density that a flow from data to noise gives integrates to 1."""
+    flow = random_flow(2, 3, seed=0, scale=0.7)
+    grid = torch.linspace(-12, 12, 1201, dtype=torch.float64)
+    points = torch.cartesian_prod(grid, grid)
+    total = torch.exp(-solution.loss1(*flow(points))).sum() * (grid[1] - grid[0]) ** 2
+    assert total.item() == pytest.approx(1, abs=1e-3)
