@@ -23,6 +23,7 @@ import command_line
 import data
 import plots
 import vae
+from estimates import mean_and_error, spread
 
 
 @dataclass
@@ -98,11 +99,6 @@ def public(options: vae.Hyperparameters) -> dict[str, Any]:
     return {k: v for k, v in asdict(options).items() if k not in ("data", "out", "seed", "num_samples")}
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds."""
-    return {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1)), "values": list(values)}
-
-
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     keep = ("seed", "valid_elbo", "test_elbo", "test_log_px", "train_seconds", "history")
     return {
@@ -118,7 +114,7 @@ def bound_as_k_grows(model: vae.VAE, images: Tensor, quick: bool) -> list[dict[s
     """The importance-sampling bound of the test set for each number of samples K."""
     images = images.to(next(model.parameters()).device)
     samples = [k for k in BOUND_SAMPLES if k <= 200 or not quick]
-    return [{"k": k, **vae.mean_and_error(vae.log_likelihood(model, images, k, progress=True))} for k in samples]
+    return [{"k": k, **mean_and_error(vae.log_likelihood(model, images, k, progress=True))} for k in samples]
 
 
 def dimensions(model: vae.VAE, images: Tensor, threshold: float = 0.01) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import checkpoint
 import command_line
 import data
 from compiled import compile_where_possible
+from estimates import mean_and_error
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
@@ -363,12 +364,6 @@ def _scheduler(
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=options.learning_rate, total_steps=updates, cycle_momentum=False
     )
-
-
-def mean_and_error(values: Tensor) -> dict[str, float]:
-    """The mean over images and its standard error, in nats."""
-    values = values.double()
-    return {"mean": values.mean().item(), "standard_error": (values.std() / math.sqrt(len(values))).item()}
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 # than the entropy. The sine's energy is flat along z1, so it cannot be normalised on the plane: its
 # entropy is that of the data, whose z1 is uniform on [-4, 4].
 LOG_Z = {"arcs": 1.87750}
+LOG_Z_STRIP = math.log(8 * 0.4 * math.sqrt(2 * math.pi))  # of the sine's energy on |z1| <= 4
 ENTROPY = {"arcs": 2.66001, "sine": math.log(8) + 0.5 * math.log(2 * math.pi * math.e * 0.4**2)}
 
 

@@ -1,0 +1,24 @@
+"""Means with what they may be off by: over samples, and over seeds."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def mean_and_error(values: Tensor) -> dict[str, float]:
+    """The mean of values ``(N,)`` and its standard error, in their unit."""
+    values = values.double()
+    return {"mean": values.mean().item(), "standard_error": (values.std() / math.sqrt(len(values))).item()}
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds, with the values themselves.
+
+    Example:
+        >>> spread([1.0, 3.0])["mean"]
+        2.0
+    """
+    return {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1)), "values": list(values)}

@@ -1,0 +1,393 @@
+"""Planar flows from samples and from densities (questions 3.7 and 3.9), many at a time.
+
+    python train.py --from samples density --data arcs sine --num_layers 2 8 32 --seed 1 2 3 --out runs/flow
+
+Flows of the same depth and source are trained side by side: the parameters of R flows with k layers are three
+tensors with leading dimensions (R, k), and :func:`solution.chain` broadcasts over R. Nothing is shared between
+them: each flow has its own seed, batches and optimiser state, and is the flow that it would be alone.
+"""
+
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from simple_parsing import field as option
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+import checkpoint
+import command_line
+import flow_plots
+from compiled import compile_where_possible
+from data import densities
+from flow_scores import score_from_density, score_from_samples
+from solution import Flow, chain, invertible_u, loss1, loss2
+
+SOURCES = ("samples", "density")
+CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn ahead
+Energy = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Hyperparameters:
+    """What the runs depend on. The defaults are the assignment's."""
+
+    # what a flow learns from: samples of the target, or its density
+    source: list[str] = option(default_factory=lambda: list(SOURCES), alias=["--from"])  # noqa: RUF009
+    data: list[str] = field(default_factory=lambda: list(densities.DENSITIES))  # targets: arcs, sine
+    num_layers: list[int] = field(default_factory=lambda: [2, 8, 32])  # numbers k of planar layers
+    num_iter: int = 20_000  # updates
+    lr: float = 5e-4  # RMSprop's step size
+    batch_size: int = 128  # points per update
+    seed: list[int] = field(default_factory=lambda: [1])  # one flow per seed, of initial parameters and batches
+    compile: bool = True  # torch.compile the loss, where there is a compiler
+    jobs: int = 0  # processes; 0 takes one per core
+    out: str = "runs/flow"  # folder of the runs
+
+    def __post_init__(self) -> None:
+        for name, known in {"source": SOURCES, "data": tuple(densities.DENSITIES)}.items():
+            if not getattr(self, name) or not set(getattr(self, name)) <= set(known):
+                raise ValueError(f"{name} takes {' and '.join(known)}, got {getattr(self, name)}")
+        if min(self.num_layers, default=0) < 1 or self.num_iter < 1 or self.batch_size < 1 or not self.seed:
+            raise ValueError("num_layers, num_iter and batch_size must be at least 1, and there must be a seed")
+        if not 0 < self.lr < math.inf or self.jobs < 0:
+            raise ValueError("lr must be positive and jobs at least 0")
+
+
+@dataclass
+class Group:
+    """Flows that are trained side by side: every target in every seed, with one source and depth."""
+
+    source: str
+    num_layers: int
+    targets: dict[str, Any]  # name to data points (N, 2), or to an energy function
+    seeds: list[int]
+    num_iter: int
+    lr: float
+    batch_size: int
+    compile: bool
+    out: Path
+    dim: int = 2
+
+    @property
+    def names(self) -> list[tuple[str, int]]:
+        """Target and seed of each flow, in the order of the leading dimension."""
+        return [(name, seed) for name in self.targets for seed in self.seeds]
+
+
+def stack(flows: Sequence[Flow]) -> tuple[Tensor, Tensor, Tensor]:
+    """The parameters u, w ``(R, k, 1, d)`` and b ``(R, k, 1, 1)`` of flows of the same depth."""
+    return tuple(
+        torch.stack(
+            [torch.stack([getattr(layer, name).detach().view(1, -1) for layer in flow.layers]) for flow in flows]
+        )
+        for name in "uwb"
+    )
+
+
+def unstack(parameters: tuple[Tensor, Tensor, Tensor]) -> list[Flow]:
+    """The flows that hold the stacked parameters."""
+    flows = []
+    for u, w, b in zip(*parameters, strict=True):
+        flow = Flow(u.shape[-1], len(u)).to(u.dtype)
+        with torch.no_grad():
+            for i, layer in enumerate(flow.layers):
+                layer.u.copy_(u[i])
+                layer.w.copy_(w[i])
+                layer.b.copy_(b[i].view(1))
+        flows.append(flow)
+    return flows
+
+
+def mean_loss(u: Tensor, w: Tensor, b: Tensor, x: Tensor, energies: tuple[Energy, ...] | None) -> Tensor:
+    """The loss of each flow, its mean over the batch, ``(R,)`` in nats.
+
+    Args:
+        u, w, b: Stacked parameters, ``(R, k, 1, d)``, ``(R, k, 1, d)`` and ``(R, k, 1, 1)``.
+        x: Data or noise, ``(R, B, d)``.
+        energies: For flows from densities, the targets of equal shares of the flows; None from samples.
+    """
+    z, logdet = chain(x, list(zip(u.unbind(1), w.unbind(1), b.unbind(1), strict=True)))
+    if energies is None:
+        return loss1(z, logdet).mean((1, 2))
+    energy = torch.cat([energy(part) for energy, part in zip(energies, z.chunk(len(energies)), strict=True)])
+    return loss2(energy, x, logdet).mean((1, 2))
+
+
+def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Tensor:
+    """Batches for some iterations, ``(steps, R, B, d)``: points of the data set, or noise."""
+    batches = []
+    for (name, _), generator in zip(group.names, generators, strict=True):
+        if group.source == "density":
+            batches.append(torch.randn(steps, group.batch_size, group.dim, generator=generator))
+        else:
+            points = group.targets[name]
+            batches.append(points[torch.randint(len(points), (steps, group.batch_size), generator=generator)])
+    # Coordinates outside, points inside in memory: the compiled loops then run over points.
+    return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple[list[Flow], dict[str, Any]]:
+    """Train the flows of a group, or go on from the checkpoint in its folder.
+
+    Returns:
+        The flows, in the order of ``group.names``, and the curve of their losses with the seconds it took.
+    """
+    generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
+    flows = []
+    for _, seed in group.names:
+        torch.manual_seed(seed)
+        flows.append(Flow(group.dim, group.num_layers))
+    parameters = tuple(parameter.requires_grad_() for parameter in stack(flows))
+    optimizer = torch.optim.RMSprop(parameters, lr=group.lr)
+    step, seconds, curve = 0, 0.0, []
+    path = group.out / "checkpoint.pt"
+    if state := checkpoint.load(path):
+        with torch.no_grad():
+            for parameter, held in zip(parameters, state["parameters"], strict=True):
+                parameter.copy_(held)
+        optimizer.load_state_dict(state["optimizer"])
+        for generator, held in zip(generators, state["generators"], strict=True):
+            generator.set_state(held)
+        step, seconds, curve = state["step"], state["seconds"], state["curve"]
+
+    energies = tuple(group.targets.values()) if group.source == "density" else None
+    objective = mean_loss
+    if group.compile and step < group.num_iter:
+        objective = compile_where_possible(mean_loss)
+    label = f"from {group.source}, k = {group.num_layers}"
+    with (
+        SummaryWriter(str(group.out), purge_step=step) as writer,
+        tqdm(
+            total=group.num_iter, initial=step, desc=label, unit=" updates", position=position, disable=not progress
+        ) as bar,
+    ):
+        while step < group.num_iter:
+            started = time.perf_counter()
+            total = torch.zeros(len(flows))
+            count = min(CHUNK, group.num_iter - step)
+            for x in draw(group, generators, count):
+                update(parameters, optimizer, objective, x, energies, total)
+                bar.update()
+            step += count
+            seconds += time.perf_counter() - started
+            losses = (total / count).tolist()
+            curve.append({"step": step, "losses": losses})
+            for (name, seed), loss in zip(group.names, losses, strict=True):
+                writer.add_scalar(f"{name}/seed_{seed}", loss, step)
+            checkpoint.save(
+                path,
+                {
+                    "parameters": [parameter.detach() for parameter in parameters],
+                    "optimizer": optimizer.state_dict(),
+                    "generators": [generator.get_state() for generator in generators],
+                    "step": step,
+                    "seconds": seconds,
+                    "curve": curve,
+                },
+            )
+    return unstack(tuple(p.detach() for p in parameters)), {"seconds": seconds, "curve": curve}
+
+
+def update(
+    parameters: tuple[Tensor, Tensor, Tensor],
+    optimizer: torch.optim.Optimizer,
+    objective: Callable[..., Tensor],
+    x: Tensor,
+    energies: tuple[Energy, ...] | None,
+    total: Tensor,
+) -> None:
+    """One update of every flow, from its own batch; the losses are added to ``total``."""
+    u, w, b = parameters
+    with torch.no_grad():
+        u.copy_(invertible_u(u, w))
+    losses = objective(*(p.expand(-1, -1, x.shape[1], -1) for p in (u, w, b)), x, energies)
+    optimizer.zero_grad()
+    # The sum's gradient with respect to one flow's parameters is that of its own loss.
+    losses.sum().backward()
+    optimizer.step()
+    total += losses.detach()
+
+
+def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:
+    """The final numbers of each flow of a group, for the targets whose limits are known."""
+    measure = score_from_samples if group.source == "samples" else score_from_density
+    return [
+        {"source": group.source, "data": name, "num_layers": group.num_layers, "seed": seed}
+        | (measure(flow, name) if name in densities.DENSITIES else {})
+        for (name, seed), flow in zip(group.names, flows, strict=True)
+    ]
+
+
+def draw_pictures(group: Group, flows: Sequence[Flow], out: Path) -> None:
+    """One picture per target, of the flow of the first seed."""
+    for (name, seed), flow in zip(group.names, flows, strict=True):
+        if seed != group.seeds[0]:
+            continue
+        target = densities.DENSITIES.get(name)
+        if group.source == "samples":
+            path = out / f"learned_density_data_{name}_l{group.num_layers}.png"
+            flow_plots.learned_density(path, flow, target, group.targets[name])
+        else:
+            flow_plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, group.targets[name])
+
+
+def run_group(group: Group, position: int = 0, progress: bool = True) -> list[dict[str, Any]]:
+    """Train, evaluate and draw a group; what one process does."""
+    # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        flows, training = train_group(group, position, progress)
+        draw_pictures(group, flows, group.out.parent)
+        records = evaluate(group, flows)
+        for i, record in enumerate(records):
+            record["curve"] = [[point["step"], point["losses"][i]] for point in training["curve"]]
+            record["seconds"] = training["seconds"]
+        return records
+    finally:
+        torch.set_num_threads(threads)
+
+
+def launch_experiments_from_samples(
+    density_dict: Mapping[str, Any],
+    num_layers_list: Sequence[int],
+    dim: int = 2,
+    lr: float = 5e-4,
+    num_iter: int = 20_000,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Train flows that map samples to noise by maximum likelihood (question 3.7).
+
+    Writes ``learned_density_data_{name}_l{k}.png`` for each target and depth.
+
+    Args:
+        density_dict: Name to samples ``(N, dim)``; a pair of energy and samples will do too.
+        num_layers_list: Depths k.
+        dim, lr, num_iter: Dimension of the points, RMSprop's step size, number of updates.
+        options: ``seeds`` (1,), ``out`` (the working folder), ``batch_size`` (128), ``compile`` (True), ``jobs`` (1
+            process) and ``progress`` (True).
+
+    Returns:
+        Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known,
+        and the curve of its loss.
+    """
+    targets = {name: torch.as_tensor(_pick(value, callable_=False)) for name, value in density_dict.items()}
+    return _launch("samples", targets, num_layers_list, dim, lr, num_iter, **options)
+
+
+def launch_experiments_from_density(
+    density_dict: Mapping[str, Any],
+    num_layers_list: Sequence[int],
+    dim: int = 2,
+    lr: float = 5e-4,
+    num_iter: int = 20_000,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Train flows that map noise to a target density by minimising the divergence (question 3.9).
+
+    Writes ``samples_{name}_l{k}.png`` for each target and depth.
+
+    Args:
+        density_dict: Name to energy, a function of points ``(*, dim)``; a pair of energy and samples will do too.
+        num_layers_list, dim, lr, num_iter, options: As for :func:`launch_experiments_from_samples`.
+
+    Returns:
+        Per flow its setting, loss, divergence from the target where that is known, and the curve of its loss.
+    """
+    targets = {name: _pick(value, callable_=True) for name, value in density_dict.items()}
+    return _launch("density", targets, num_layers_list, dim, lr, num_iter, **options)
+
+
+def _pick(value: Any, callable_: bool) -> Any:
+    """The energy, or the samples, of a target that may be given as a pair of both."""
+    values = value if isinstance(value, (tuple, list)) and any(map(callable, value)) else (value,)
+    for candidate in values:
+        if callable(candidate) == callable_:
+            return candidate
+    raise ValueError(f"a target needs {'an energy function' if callable_ else 'samples'}")
+
+
+def _launch(
+    source: str,
+    targets: dict[str, Any],
+    num_layers_list: Sequence[int],
+    dim: int,
+    lr: float,
+    num_iter: int,
+    seeds: Sequence[int] = (1,),
+    out: str | Path = ".",
+    batch_size: int = 128,
+    compile: bool = True,
+    jobs: int = 1,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    groups = [
+        Group(
+            source, k, targets, list(seeds), num_iter, lr, batch_size, compile, Path(out) / f"from_{source}_l{k}", dim
+        )
+        for k in num_layers_list
+    ]
+    return run_groups(groups, jobs, progress)
+
+
+def run_groups(groups: Sequence[Group], jobs: int, progress: bool = True) -> list[dict[str, Any]]:
+    """Run groups one after the other, or several at once in processes of their own."""
+    if jobs == 1 or len(groups) == 1:
+        return [record for group in groups for record in run_group(group, progress=progress)]
+    # The deepest flows take longest: started first, they do not keep the others waiting at the end.
+    order = sorted(range(len(groups)), key=lambda i: -groups[i].num_layers)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = {i: pool.submit(run_group, groups[i], n % jobs, progress) for n, i in enumerate(order)}
+        return [record for i in range(len(groups)) for record in futures[i].result()]
+
+
+def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
+    """Everything that the command line asks for; writes ``result.json`` and the pictures.
+
+    Raises:
+        ValueError: The folder holds another configuration's run.
+    """
+    checkpoint.claim_folder(options.out, options, free=("out", "jobs"))
+    started = time.perf_counter()
+    groups = []
+    for source in options.source:
+        of = densities.DENSITIES.get if source == "density" else densities.data_set
+        targets = {name: of(name) for name in options.data}
+        setting = (targets, options.seed, options.num_iter, options.lr, options.batch_size, options.compile)
+        groups += [Group(source, k, *setting, Path(options.out) / f"from_{source}_l{k}") for k in options.num_layers]
+    records = run_groups(groups, options.jobs or min(os.cpu_count() or 1, len(groups)), progress)
+    result = {"runs": records, "wall_seconds": time.perf_counter() - started}
+    checkpoint.write_json(Path(options.out) / "result.json", result)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = command_line.parse(Hyperparameters, "Train planar flows on the arcs and the sine.", argv)
+    try:
+        result = run(options)
+    except (ValueError, FloatingPointError) as error:
+        command_line.fail(error)
+    print(f"{'from':8} {'data':5} {'k':>3} {'seed':>5}  result in nats, ± standard error")
+    for record in result["runs"]:
+        name, value = ("nll", record["nll"]) if "nll" in record else ("kl", record["kl"])
+        gap = f", gap to the entropy {record['gap']:.4f}" if "gap" in record else ""
+        print(
+            f"{record['source']:8} {record['data']:5} {record['num_layers']:3} {record['seed']:5}"
+            f"  {name} {value['mean']:.4f} ± {value['standard_error']:.4f}{gap}"
+        )
+    print(f"{len(result['runs'])} flows in {result['wall_seconds']:.0f} s; everything is in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
