@@ -79,7 +79,8 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
     path = folder / "config.json"
     values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     if path.exists():
-        held = json.loads(path.read_text())
+        # A field that was added later had its default when the run began.
+        held = {f.name: f.default for f in dataclasses.fields(config)} | json.loads(path.read_text())
         other = [f"{k}={held.get(k)}" for k in values if k not in free and held.get(k) != values[k]]
         if other:
             raise ValueError(f"{folder} holds a run with {', '.join(other)}; choose another --out")

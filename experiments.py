@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import autoencoder
 import benchmarks.vae
 import checkpoint
 import command_line
@@ -110,16 +111,20 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def bound_as_k_grows(model: vae.VAE, images: Tensor, quick: bool) -> list[dict[str, Any]]:
+def bound_as_k_grows(model: autoencoder.VAE, images: Tensor, quick: bool) -> list[dict[str, Any]]:
     """The importance-sampling bound of the test set for each number of samples K."""
     images = images.to(next(model.parameters()).device)
     samples = [k for k in BOUND_SAMPLES if k <= 200 or not quick]
-    return [{"k": k, **mean_and_error(vae.log_likelihood(model, images, k, progress=True))} for k in samples]
+    return [{"k": k, **mean_and_error(autoencoder.log_likelihood(model, images, k, progress=True))} for k in samples]
 
 
-def dimensions(model: vae.VAE, images: Tensor, threshold: float = 0.01) -> dict[str, Any]:
+def dimensions(model: autoencoder.VAE, images: Tensor, threshold: float = 0.01) -> dict[str, Any]:
     """The KL divergence per latent dimension, in falling order, and how many exceed ``threshold`` nats."""
-    kl = vae.kl_per_dimension(model, images.to(next(model.parameters()).device)).sort(descending=True).values.tolist()
+    kl = (
+        autoencoder.kl_per_dimension(model, images.to(next(model.parameters()).device))
+        .sort(descending=True)
+        .values.tolist()
+    )
     return {"kl": kl, "threshold": threshold, "active": sum(value > threshold for value in kl), "total": sum(kl)}
 
 
@@ -156,7 +161,7 @@ def draw_dimensions(path: Path, kl: list[float]) -> None:
 
 
 @torch.no_grad()
-def draw_images(folder: Path, model: vae.VAE, images: Tensor) -> None:
+def draw_images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
     """Samples from the prior, reconstructions, and a walk between codes: pixel probabilities, not samples."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device

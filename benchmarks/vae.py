@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import autoencoder
 import checkpoint
 import command_line
 import data
@@ -91,10 +92,10 @@ def textbook_epoch(images: Tensor) -> Callable[[], None]:
 
 def our_epoch(images: Tensor) -> Callable[[], None]:
     """What ``vae.train`` does in an epoch of a run of default length."""
-    model = vae.VAE(LATENT)
+    model = autoencoder.VAE(LATENT)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, fused=True)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
-    objective = compile_where_possible(vae.elbo)
+    objective = compile_where_possible(autoencoder.elbo)
     options, generator = vae.Hyperparameters(batch_size=BATCH), torch.Generator().manual_seed(0)
     return lambda: vae.train_epoch(model, objective, optimizer, scheduler, images, options, generator)
 
@@ -136,8 +137,8 @@ def textbook_estimate(images: Tensor) -> Callable[[], None]:
 
 
 def our_estimate(images: Tensor) -> Callable[[], None]:
-    model = vae.VAE(LATENT)
-    return lambda: vae.log_likelihood(model, images, SAMPLES)
+    model = autoencoder.VAE(LATENT)
+    return lambda: autoencoder.log_likelihood(model, images, SAMPLES)
 
 
 def floor_estimate(images: Tensor, rows: int = 2000) -> Callable[[], None]:

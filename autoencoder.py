@@ -1,0 +1,250 @@
+"""A variational autoencoder of binary images: network, posterior, bounds, log-likelihood (questions 1.6, 1.7, 3.10)."""
+
+import platform
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
+from solution import chain, invertible_u, log_standard_normal
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+
+
+class VAE(nn.Module):
+    r"""Encoder 784-300-300-2L and decoder L-300-300-784, with ELU between the layers.
+
+    The encoder's output splits into mean and log-variance of :math:`q(z|x)`; the decoder gives the logits of
+    :math:`p(x|z)`. The prior is a standard normal distribution.
+
+    Args:
+        latent_size: Size L of the latent vector.
+        image_size: Number of pixels.
+        width: Size of the hidden layers.
+        num_flows: Number of planar layers that transform the draw from the normal distribution. Their parameters
+            are further outputs of the encoder, for each image its own.
+
+    Source:
+        Kingma and Welling (2014), Auto-encoding variational Bayes; Rezende and Mohamed (2015), Variational
+        inference with normalizing flows.
+
+    Example:
+        >>> mean, logvar = VAE(latent_size=8).encode(torch.zeros(5, 784))
+        >>> mean.shape, logvar.shape
+        (torch.Size([5, 8]), torch.Size([5, 8]))
+    """
+
+    def __init__(self, latent_size: int = 100, image_size: int = 784, width: int = 300, num_flows: int = 0) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+        self.num_flows = num_flows
+        self.encoder = _perceptron(image_size, width, 2 * latent_size + num_flows * (2 * latent_size + 1))
+        self.decoder = _perceptron(latent_size, width, image_size)
+
+    def posterior(self, x: Tensor) -> "Posterior":
+        """The approximate posterior q(z|x) of images ``(B, 784)``."""
+        size = self.latent_size
+        mean, logvar, *flows = self.encoder(x).split([size, size] + self.num_flows * [size, size, 1], dim=1)
+        layers = zip(flows[0::3], flows[1::3], flows[2::3], strict=True)
+        return Posterior(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x) before its flow, each ``(B, L)``, for images ``(B, 784)``."""
+        return self.posterior(x)[:2]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits of p(x|z), ``(B, 784)``. They are 5 below the last layer's output: most pixels are black."""
+        return self.decoder(z) - 5
+
+
+class Posterior(NamedTuple):
+    """A normal distribution of z0 with mean and log-variance, and planar layers that send z0 to z."""
+
+    mean: Tensor
+    logvar: Tensor
+    layers: list[tuple[Tensor, Tensor, Tensor]]
+
+    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Draws of z, and their log-density.
+
+        .. math:: z_0 = \mu + e^{v/2} \varepsilon, \quad z = f_k \circ \dots \circ f_1(z_0), \quad
+            \log q(z|x) = \log \mathcal{N}(z_0; \mu, \operatorname{diag} e^v) - \log|\det \partial z / \partial z_0|
+
+        Args:
+            noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
+
+        Returns:
+            z, of the shape of the noise, and log q(z|x), ``(B, K)`` in nats.
+
+        Source:
+            Rezende and Mohamed (2015), equations 13 and 20.
+        """
+        mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
+        # The normal distribution's density by change of variables from the noise, which costs less.
+        log_q = log_standard_normal(noise) - 0.5 * logvar.sum(-1, keepdim=True)
+        z0 = mean + torch.exp(0.5 * logvar) * noise
+        z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
+        return z, (log_q - logdet).squeeze(-1)
+
+
+def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        Linear(size_in, width),
+        nn.ELU(inplace=True),
+        Linear(width, width),
+        nn.ELU(inplace=True),
+        Linear(width, size_out),
+    )
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` that multiplies in oneDNN when no gradient is asked for, on x86 processors.
+
+    For float32 on the CPU torch takes MKL, which uses AVX-512 on Intel's processors alone; oneDNN uses it
+    wherever it is, at the price of converting the tensors. For the large batches of an evaluation that is
+    twice as fast on an AMD processor; for the small ones of a training step it gains nothing.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.dtype != torch.float32 or not (x.device.type == "cpu" and HAS_ONEDNN):
+            return super().forward(x)
+        return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
+
+
+def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
+    r"""Log-likelihood of binary samples from logits, exact for logits of any size.
+
+    .. math:: \log p(x) = \sum_i x_i \ell_i - \log(1 + e^{\ell_i})
+
+    Args:
+        logits: Shape ``(B, *, D)``.
+        x: Samples, 0 or 1, shape ``(B, D)`` or any that broadcasts.
+
+    Returns:
+        Shape ``(B, *)``, in nats.
+    """
+    # The default threshold, 20, above which softplus returns its argument, would cost digits in float64.
+    return torch.linalg.vecdot(x, logits) - F.softplus(logits, threshold=40).sum(-1)
+
+
+def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
+    r"""Evidence lower bound of binary images, with one draw of the latent vector per image.
+
+    .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \| p(z)), \quad
+        z = \mu + e^{v/2} \varepsilon
+
+    The divergence is exact for a normal q; for one with a flow it is estimated from the same draw.
+
+    Args:
+        vae: The model.
+        x: Images, 0 or 1, any dtype, shape ``(B, 784)``.
+        noise: Standard normal :math:`\varepsilon`, shape ``(B, L)``.
+        seen: What the encoder sees of the images, shape ``(B, 784)``; the images themselves if it is None. The bound
+            holds for any q, so also for one that sees less.
+
+    Returns:
+        Shape ``(B,)``, in nats.
+
+    Source:
+        Kingma and Welling (2014), equations 7 and 10; Rezende et al. (2014).
+    """
+    x = x.float()
+    q = vae.posterior(x if seen is None else seen)
+    if q.layers:
+        z, log_q = q.sample(noise.unsqueeze(1))
+        return (
+            log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + log_standard_normal(z).squeeze(-1) - log_q
+        ).squeeze(1)
+    z = q.mean + torch.exp(0.5 * q.logvar) * noise
+    zero = torch.zeros_like(z)
+    return log_likelihood_logits(vae.decode(z), x) - kl_gaussian_gaussian_analytic(q.mean, q.logvar, zero, zero)
+
+
+def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
+    r"""The evidence lower bound with the gradient taken along the path of the draw only.
+
+    .. math:: \log p(x|z) + \log p(z) - \log q_{\bar\phi}(z|x), \quad z = \mu_\phi + e^{v_\phi/2} \varepsilon
+
+    The parameters :math:`\bar\phi` count as constants. What is left out, the score function
+    :math:`\nabla_\phi \log q_\phi(z|x)` at fixed z, is zero on average; without it the gradient's variance
+    vanishes as q approaches the true posterior.
+
+    Args:
+        vae, x, noise, seen: As for :func:`elbo`.
+
+    Returns:
+        Shape ``(B,)``, in nats, with the mean of :func:`elbo`.
+
+    Source:
+        Roeder, Wu and Duvenaud (2017), Sticking the landing, section 3.
+    """
+    x = x.float()
+    mean, logvar = vae.encode(x if seen is None else seen)
+    z = mean + torch.exp(0.5 * logvar) * noise
+    zero = torch.zeros_like(mean)
+    log_ratio = log_likelihood_normal(zero, zero, z) - log_likelihood_normal(mean.detach(), logvar.detach(), z)
+    return log_likelihood_logits(vae.decode(z), x) + log_ratio
+
+
+@torch.no_grad()
+def evaluate_elbo(vae: VAE, images: Tensor, seed: int = 0, block: int = 1000) -> Tensor:
+    """ELBO of each image, ``(N,)`` in nats, with a fixed draw of the noise."""
+    generator = torch.Generator(images.device).manual_seed(seed)
+    noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device)
+    return torch.cat([elbo(vae, x, e) for x, e in zip(images.split(block), noise.split(block), strict=True)])
+
+
+@torch.no_grad()
+def log_likelihood(
+    vae: VAE, images: Tensor, num_samples: int = 200, seed: int = 0, progress: bool = False, rows: int = 2000
+) -> Tensor:
+    r"""Importance-sampling estimate of the log-likelihood of binary images.
+
+    .. math:: \log p(x) \approx \log \frac1K \sum_k \frac{p(x|z_k)\, p(z_k)}{q(z_k|x)}, \quad z_k \sim q(z|x)
+
+    A lower bound of :math:`\log p(x)` in expectation, which tightens as K grows; K = 1 is the ELBO.
+
+    Args:
+        vae: The model.
+        images: 0 or 1, shape ``(N, 784)``.
+        num_samples: Number of draws :math:`K` per image.
+        seed: Of the draws.
+        progress: Show a progress bar.
+        rows: Latent vectors decoded at once. 2,000 keep the work in the processor's cache.
+
+    Returns:
+        Shape ``(N,)``, in nats.
+
+    Source:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, equation 8.
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    estimates = []
+    with tqdm(total=len(images), desc=f"log p(x), K = {num_samples}", unit=" images", disable=not progress) as bar:
+        for x in images.split(max(1, rows // num_samples)):
+            x = x.float()
+            q = vae.posterior(x)
+            log_weights = []
+            for count in _parts(num_samples, rows):
+                noise = torch.randn(len(x), count, vae.latent_size, generator=generator, device=x.device)
+                z, log_q = q.sample(noise)
+                log_px = log_likelihood_logits(vae.decode(z), x.unsqueeze(1))
+                log_weights.append(log_px + log_standard_normal(z).squeeze(-1) - log_q)
+            estimates.append(log_mean_exp(torch.cat(log_weights, dim=1)))
+            bar.update(len(x))
+    return torch.cat(estimates)
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
+
+
+@torch.no_grad()
+def kl_per_dimension(vae: VAE, images: Tensor) -> Tensor:
+    """Mean over images of each latent dimension's KL divergence from the prior before any flow, ``(L,)`` in nats."""
+    mean, logvar = (statistic.reshape(-1, 1) for statistic in vae.encode(images.float()))
+    zero = torch.zeros_like(mean)
+    return kl_gaussian_gaussian_analytic(mean, logvar, zero, zero).view(len(images), -1).mean(0)
