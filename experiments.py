@@ -4,12 +4,14 @@ Each writes what it measured to ``runs/PROFILE/results/*.json`` and its pictures
 experiment that was interrupted goes on where it stopped; one that is done is not run again.
 """
 
+import itertools
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ import torch
 from torch import Tensor
 
 import autoencoder
+import benchmarks.flow
 import benchmarks.vae
 import checkpoint
 import command_line
 import data
+import flow_plots
 import plots
+import train
 import vae
-from estimates import mean_and_error, spread
+from data import densities
+from estimates import spread
 
 
 @dataclass
@@ -59,40 +65,42 @@ BOUND_SAMPLES = [1, 10, 200, 5000]
 
 def question1(options: Options) -> dict[str, Any]:
     """Questions 1.6 and 1.7: the VAE in each setting and seed, its bound as K grows, what its latents carry."""
-    quick, out = options.profile == "quick", Path(options.out)
     dataset, splits = data.load(options.dataset, options.data)
     settings = {}
     for name, seeds, changes in VAE_SETTINGS:
-        if quick:
-            changes = {**changes, "epochs": min(40, changes.get("epochs", 20))}
-            seeds = min(2, seeds)
-        runs = []
-        for seed in range(options.seed, options.seed + seeds):
-            run = vae.Hyperparameters(
-                dataset=dataset,
-                data=options.data,
-                device=options.device,
-                seed=seed,
-                out=str(out / "vae" / dataset / f"{name}-{seed}"),
-            )
-            print(f"VAE, {name}, seed {seed}, in {run.out}")
-            runs.append(vae.run(replace(run, **changes)))
-        settings[name] = {"options": public(replace(run, **changes)), **summarise([result for *_, result in runs])}
-        model = runs[0][0]
+        settings[name], first = train_vaes(options, name, seeds, changes)
         if name == "assignment":
-            bounds, active = bound_as_k_grows(model, splits.test, quick), dimensions(model, splits.valid)
-    figures = out / "figures"
+            log_px = settings[name]["runs"][0]["test_log_px"]
+            bounds = [{"k": int(k), **value} for k, value in log_px.items()]
+            latent = dimensions(settings[name]["runs"][0]["kl_per_dimension"])
+    figures = Path(options.out) / "figures"
     draw_training(figures / "vae_training.svg", settings)
     draw_bound(figures / "vae_bound.svg", bounds)
-    draw_dimensions(figures / "vae_kl.svg", active["kl"])
-    draw_images(figures, model, splits.test)
-    return {
-        "dataset": dataset,
-        "images": dict(zip(splits._fields, map(len, splits), strict=True)),
-        "settings": settings,
-        "bounds": bounds,
-        "latent": active,
-    }
+    draw_dimensions(figures / "vae_kl.svg", latent["kl"])
+    draw_images(figures, first, splits.test)
+    sizes = dict(zip(splits._fields, map(len, splits), strict=True))
+    return {"dataset": dataset, "images": sizes, "settings": settings, "bounds": bounds, "latent": latent}
+
+
+def train_vaes(
+    options: Options, name: str, seeds: int, changes: dict[str, Any]
+) -> tuple[dict[str, Any], autoencoder.VAE]:
+    """Train a setting in several seeds; its options and results, and the first seed's model.
+
+    The first seed's bound is estimated for every K of ``BOUND_SAMPLES``, the others' for K = 200.
+    """
+    quick, runs = options.profile == "quick", []
+    if quick:
+        changes = {**changes, "epochs": min(40, changes.get("epochs", 20))}
+    for seed in range(options.seed, options.seed + (min(2, seeds) if quick else seeds)):
+        out = Path(options.out) / "vae" / options.dataset / f"{name}-{seed}"
+        bound = [k for k in BOUND_SAMPLES if k <= 200 or not quick] if seed == options.seed else [200]
+        where = {"dataset": options.dataset, "data": options.data, "device": options.device, "out": str(out)}
+        run = vae.Hyperparameters(**where, seed=seed, num_samples=bound, **changes)
+        print(f"VAE, {name}, seed {seed}, in {out}")
+        runs.append((run, *vae.run(run)))
+    run, model, *_ = runs[0]
+    return {"options": public(run), **summarise([result for *_, result in runs])}, model
 
 
 def public(options: vae.Hyperparameters) -> dict[str, Any]:
@@ -101,9 +109,8 @@ def public(options: vae.Hyperparameters) -> dict[str, Any]:
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    keep = ("seed", "valid_elbo", "test_elbo", "test_log_px", "train_seconds", "history")
     return {
-        "runs": [{key: result[key] for key in keep} for result in results],
+        "runs": list(results),
         "valid_elbo": spread([result["valid_elbo"]["mean"] for result in results]),
         "test_elbo": spread([result["test_elbo"]["mean"] for result in results]),
         "test_log_px": spread([result["test_log_px"]["200"]["mean"] for result in results]),
@@ -111,20 +118,9 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def bound_as_k_grows(model: autoencoder.VAE, images: Tensor, quick: bool) -> list[dict[str, Any]]:
-    """The importance-sampling bound of the test set for each number of samples K."""
-    images = images.to(next(model.parameters()).device)
-    samples = [k for k in BOUND_SAMPLES if k <= 200 or not quick]
-    return [{"k": k, **mean_and_error(autoencoder.log_likelihood(model, images, k, progress=True))} for k in samples]
-
-
-def dimensions(model: autoencoder.VAE, images: Tensor, threshold: float = 0.01) -> dict[str, Any]:
+def dimensions(kl_per_dimension: Sequence[float], threshold: float = 0.01) -> dict[str, Any]:
     """The KL divergence per latent dimension, in falling order, and how many exceed ``threshold`` nats."""
-    kl = (
-        autoencoder.kl_per_dimension(model, images.to(next(model.parameters()).device))
-        .sort(descending=True)
-        .values.tolist()
-    )
+    kl = sorted(kl_per_dimension, reverse=True)
     return {"kl": kl, "threshold": threshold, "active": sum(value > threshold for value in kl), "total": sum(kl)}
 
 
@@ -178,13 +174,115 @@ def draw_images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
     plots.image_grid(folder / "vae_interpolation.png", decode(walk), 16)
 
 
+def question3(options: Options) -> dict[str, Any]:
+    """Questions 3.7 and 3.9: planar flows from samples and from densities, each depth in several seeds."""
+    quick, out = options.profile == "quick", Path(options.out)
+    run = train.Hyperparameters(
+        num_iter=300 if quick else 20_000,
+        num_layers=[2, 8, 32],
+        seed=list(range(options.seed, options.seed + (2 if quick else 5))),
+        compile=not quick,
+        out=str(out / "flow"),
+    )
+    result = train.run(run)
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for picture in (out / "flow").glob("*.png"):
+        shutil.copy(picture, figures / f"flow_{picture.name}")
+    flow_plots.transformations(figures / "flow_transformations.png", TRANSFORMATIONS)
+    settings = []
+    for source, name, k in itertools.product(run.source, run.data, run.num_layers):
+        rows = [r for r in result["runs"] if (r["source"], r["data"], r["num_layers"]) == (source, name, k)]
+        values = (
+            {"nll": [r["nll"]["mean"] for r in rows], "gap": [r["gap"] for r in rows]} if source == "samples" else {}
+        )
+        if source == "density":
+            values = {"loss": [r["loss"]["mean"] for r in rows], "kl": [r["kl"]["mean"] for r in rows]}
+        error = max(r["nll" if source == "samples" else "kl"]["standard_error"] for r in rows)
+        summary = {key: spread(value) for key, value in values.items()}
+        settings.append({"source": source, "data": name, "num_layers": k, "standard_error": error, **summary})
+    draw_flow_depth(figures / "flow_depth.svg", settings)
+    keep = {"num_iter": run.num_iter, "lr": run.lr, "batch_size": run.batch_size, "seeds": len(run.seed)}
+    limits = {"log_z": densities.LOG_Z, "entropy": densities.ENTROPY, "log_z_strip": densities.LOG_Z_STRIP}
+    return {
+        "dataset": options.dataset,
+        "options": keep,
+        "limits": limits,
+        "settings": settings,
+        "seconds": result["wall_seconds"],
+        "runs": [{key: value for key, value in r.items() if key != "curve"} for r in result["runs"]],
+    }
+
+
+# Title, u, w and b of the layers in the figure of question 3.2.
+TRANSFORMATIONS = [
+    (title, *(torch.tensor(values) for values in parameters))
+    for title, *parameters in [
+        ("expansion: w·u = 4", [2.0, 0.0], [2.0, 0.0], 0.0),
+        ("contraction: w·u = -0.9", [-0.9, 0.0], [1.0, 0.0], 0.0),
+        ("steeper: ‖w‖ = 6", [2.0, 0.0], [6.0, 0.0], 0.0),
+        ("shifted: b = 3", [2.0, 0.0], [2.0, 0.0], 3.0),
+        ("shear: u ⊥ w", [0.0, 2.0], [1.5, 0.0], 0.0),
+    ]
+]
+
+
+def draw_flow_depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
+    """What is left to the limit over the depth: each seed a point, their mean a line."""
+    with plots.figure(path, columns=2) as columns:
+        for axes, (source, key, label) in zip(
+            columns, [("samples", "gap", "NLL - entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
+        ):
+            for name, colour in zip(densities.DENSITIES, plots.COLOURS, strict=False):
+                rows = [s for s in settings if (s["source"], s["data"]) == (source, name)]
+                depths = [row["num_layers"] for row in rows]
+                axes.plot(depths, [row[key]["mean"] for row in rows], color=colour, label=name)
+                for row in rows:
+                    axes.plot(
+                        [row["num_layers"]] * len(row[key]["values"]), row[key]["values"], ".", color=colour, ms=4
+                    )
+            axes.set(xscale="log", yscale="log", xlabel="layers $k$", ylabel=label, title=f"from {source}")
+            axes.set_xticks(depths, [str(k) for k in depths])
+            axes.minorticks_off()
+            axes.legend()
+
+
+PLANAR_SETTINGS = [("assignment", 3, {})] + [
+    (f"planar-{k}", 3, {"posterior": "planar", "num_flows": k}) for k in (4, 16)
+]
+
+
+def question3_posterior(options: Options) -> dict[str, Any]:
+    """Question 3.10: a posterior with k planar layers beside the normal one, with the same budget."""
+    settings = {}
+    for name, seeds, changes in PLANAR_SETTINGS:
+        settings[name], _ = train_vaes(options, name, seeds, changes)
+    return {"dataset": options.dataset, "settings": settings}
+
+
 def vae_speed(options: Options) -> dict[str, Any]:
     """The benchmark of question 1, cut down in the quick profile."""
     quick = options.profile == "quick"
-    return benchmarks.vae.measure(options.dataset, options.data, rounds=1 if quick else 5, share=1.0 if quick else 0.2)
+    return benchmarks.vae.measure(options.dataset, options.data, rounds=1 if quick else 7, share=1.0 if quick else 0.2)
 
 
-EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {"vae": question1, "vae_speed": vae_speed}
+def flow_speed(options: Options) -> dict[str, Any]:
+    """The benchmark of question 3, cut down in the quick profile."""
+    quick = options.profile == "quick"
+    depths = (2,) if quick else (2, 8, 32)
+    measured = benchmarks.flow.measure(
+        100 if quick else 20_000, rounds=1 if quick else 5, iterations=100, depths=depths
+    )
+    return {"dataset": options.dataset, **measured}
+
+
+EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
+    "vae": question1,
+    "flow": question3,
+    "flow_posterior": question3_posterior,
+    "vae_speed": vae_speed,
+    "flow_speed": flow_speed,
+}
 
 
 def environment() -> dict[str, Any]:

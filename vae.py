@@ -5,6 +5,7 @@
 trains, goes on where a killed run stopped, and prints the validation ELBO and the test log-likelihood.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -201,23 +202,25 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
     """
     dataset, splits = data.load(options.dataset, options.data, options.seed)
     options = replace(options, dataset=dataset)
-    checkpoint.claim_folder(options.out, options, free=("data", "out"))
+    checkpoint.claim_folder(options.out, options, free=("data", "out", "num_samples"))
     vae, history = train(options, splits, progress)
     valid, test = (split.to(vae.decoder[0].weight.device) for split in splits[1:])
-    started = time.perf_counter()
-    log_px = {str(k): log_likelihood(vae, test, k, progress=progress) for k in options.num_samples}
+    path = Path(options.out) / "result.json"
+    log_px = json.loads(path.read_text())["test_log_px"] if path.exists() else {}
+    for k in options.num_samples:
+        if str(k) not in log_px:
+            log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
     result = {
         "dataset": dataset,
         "seed": options.seed,
         "valid_elbo": mean_and_error(evaluate_elbo(vae, valid)),
         "test_elbo": mean_and_error(evaluate_elbo(vae, test)),
-        "test_log_px": {k: mean_and_error(values) for k, values in log_px.items()},
+        "test_log_px": {k: log_px[k] for k in sorted(log_px, key=int)},
         "kl_per_dimension": kl_per_dimension(vae, valid).tolist(),
         "train_seconds": sum(record["seconds"] for record in history),
-        "estimate_seconds": time.perf_counter() - started,
         "history": history,
     }
-    checkpoint.write_json(Path(options.out) / "result.json", result)
+    checkpoint.write_json(path, result)
     return vae, splits, result
 
 

@@ -48,8 +48,8 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
-        for name in ("report.typ", "references.bib"):
-            shutil.copy(HERE / name, stage)
+        for source in [*HERE.glob("*.typ"), HERE / "references.bib"]:
+            shutil.copy(source, stage)
         sources = {section: _stage(section, stage, Path(runs) if runs else None) for section in SECTIONS}
         (stage / "sources.json").write_text(json.dumps(sources))
         with checkpoint.atomic_write(out) as temporary:

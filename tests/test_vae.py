@@ -57,7 +57,6 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     for result in results:
         result.pop("train_seconds")
-        result.pop("estimate_seconds")
         for record in result["history"]:
             record.pop("seconds")
     assert results[0] == results[1]
