@@ -219,7 +219,7 @@ TRANSFORMATIONS = [
     (title, *(torch.tensor(values) for values in parameters))
     for title, *parameters in [
         ("expansion: w·u = 4", [2.0, 0.0], [2.0, 0.0], 0.0),
-        ("contraction: w·u = -0.9", [-0.9, 0.0], [1.0, 0.0], 0.0),
+        ("contraction: w·u = -0.7", [-0.7, 0.0], [1.0, 0.0], 0.0),
         ("steeper: ‖w‖ = 6", [2.0, 0.0], [6.0, 0.0], 0.0),
         ("shifted: b = 3", [2.0, 0.0], [2.0, 0.0], 3.0),
         ("shear: u ⊥ w", [0.0, 2.0], [1.5, 0.0], 0.0),
