@@ -58,7 +58,7 @@ TUNED = {"schedule": "one-cycle", "learning_rate": 3e-3, "gradient": "path"}
 VAE_SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("assignment", 5, {}),
     ("tuned", 3, TUNED),
-    ("long", 3, {**TUNED, "epochs": 300, "batch_size": 128, "input_dropout": 0.2}),
+    ("long", 3, {**TUNED, "learning_rate": 2e-3, "epochs": 200, "batch_size": 128, "input_dropout": 0.1}),
 ]
 BOUND_SAMPLES = [1, 10, 200, 5000]
 
