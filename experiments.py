@@ -61,6 +61,7 @@ VAE_SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("long", 3, {**TUNED, "learning_rate": 2e-3, "epochs": 200, "batch_size": 128, "input_dropout": 0.1}),
 ]
 BOUND_SAMPLES = [1, 10, 200, 5000]
+FLOW_DEPTHS = [2, 8, 32]
 
 
 def question1(options: Options) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def question3(options: Options) -> dict[str, Any]:
     quick, out = options.profile == "quick", Path(options.out)
     run = train.Hyperparameters(
         num_iter=300 if quick else 20_000,
-        num_layers=[2, 8, 32],
+        num_layers=FLOW_DEPTHS,
         seed=list(range(options.seed, options.seed + (2 if quick else 5))),
         compile=not quick,
         out=str(out / "flow"),
@@ -269,7 +270,7 @@ def vae_speed(options: Options) -> dict[str, Any]:
 def flow_speed(options: Options) -> dict[str, Any]:
     """The benchmark of question 3, cut down in the quick profile."""
     quick = options.profile == "quick"
-    depths = (2,) if quick else (2, 8, 32)
+    depths = FLOW_DEPTHS[:1] if quick else FLOW_DEPTHS
     measured = benchmarks.flow.measure(
         100 if quick else 20_000, rounds=1 if quick else 5, iterations=100, depths=depths
     )

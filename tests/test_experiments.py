@@ -10,12 +10,11 @@ from report import build
 
 
 def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        experiments,
-        "VAE_SETTINGS",
-        [(name, 2, {**changes, "epochs": 2, "latent_size": 3}) for name, _, changes in experiments.VAE_SETTINGS],
-    )
-    monkeypatch.setattr(experiments, "BOUND_SAMPLES", [1, 5])
+    for settings in ("VAE_SETTINGS", "PLANAR_SETTINGS"):
+        small = [(n, 2, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in getattr(experiments, settings)]
+        monkeypatch.setattr(experiments, settings, small)
+    monkeypatch.setattr(experiments, "FLOW_DEPTHS", [2])
+    monkeypatch.setattr(experiments, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
     out = tmp_path / "runs"
     experiments.main(["--profile", "quick", "--out", str(out)])
