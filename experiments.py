@@ -40,6 +40,7 @@ class Options:
     profile: str = "full"  # full, or quick: small data, few steps, no network, about three minutes on two cores
     data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
     dataset: str = "auto"  # auto, binarized_mnist or digits; the quick profile always takes digits
+    only: list[str] = field(default_factory=list)  # names of experiments, to run these alone
     seed: int = 1  # the first of the seeds
     device: str = "auto"  # auto, cpu, cuda, ...
     out: str = ""  # folder of the runs, their results and figures; left empty, runs/PROFILE
@@ -47,6 +48,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.profile not in ("full", "quick"):
             raise ValueError(f"profile must be full or quick, got {self.profile!r}")
+        if unknown := set(self.only) - set(EXPERIMENTS):
+            raise ValueError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
         if self.profile == "quick":
             self.dataset = "digits"
         self.out = self.out or f"runs/{self.profile}"
@@ -303,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.dataset, _ = data.load(options.dataset, options.data)
     except (ValueError, data.DataUnavailableError) as error:
         command_line.fail(error)
-    for name, experiment in EXPERIMENTS.items():
+    for name in options.only or EXPERIMENTS:
         path = Path(options.out) / "results" / f"{name}.json"
         held = json.loads(path.read_text()) if path.exists() else {}
         if (held.get("profile"), held.get("dataset")) == (options.profile, options.dataset):
@@ -311,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         print(f"{name}: running")
         started = time.perf_counter()
-        result = experiment(options)
+        result = EXPERIMENTS[name](options)
         minutes = (time.perf_counter() - started) / 60
         frame = {"profile": options.profile, "environment": environment(), "minutes": minutes}
         checkpoint.write_json(path, {**frame, **result})
