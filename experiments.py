@@ -123,7 +123,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def dimensions(kl_per_dimension: Sequence[float], threshold: float = 0.01) -> dict[str, Any]:
+def dimensions(kl_per_dimension: Sequence[float], threshold: float = 0.1) -> dict[str, Any]:
     """The KL divergence per latent dimension, in falling order, and how many exceed ``threshold`` nats."""
     kl = sorted(kl_per_dimension, reverse=True)
     return {"kl": kl, "threshold": threshold, "active": sum(value > threshold for value in kl), "total": sum(kl)}
