@@ -94,8 +94,8 @@ def _vae_rows() -> list[str]:
     return [
         *rows,
         "",
-        f"In nats, mean ± standard deviation over seeds; minutes on {vae['environment']['cores']} CPU cores that runs had to"
-        f" share at times. An epoch takes"
+        f"In nats, mean ± standard deviation over seeds; minutes on {vae['environment']['cores']} CPU cores that runs"
+        f" had to share at times. An epoch takes"
         f" {epoch['median']['ours']:.1f} s, {epoch['times_faster_than_textbook']:.1f} times as fast as the textbook"
         f" loop; the log-likelihood of the test set {estimate['median']['ours']:.1f} s,"
         f" {estimate['times_faster_than_textbook']:.1f} times as fast.",
