@@ -246,7 +246,8 @@ def draw_flow_depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
                     axes.plot(
                         [row["num_layers"]] * len(row[key]["values"]), row[key]["values"], ".", color=colour, ms=4
                     )
-            axes.set(xscale="log", yscale="log", xlabel="layers $k$", ylabel=label, title=f"from {source}")
+            axes.set(xscale="log", yscale="log", ylim=(5e-3, 1.5))
+            axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
             axes.minorticks_off()
             axes.legend()

@@ -44,7 +44,8 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
             published reference alone is used.
 
     Returns:
-        For each section, ``runs`` or ``reference``: where its numbers are from.
+        Where each section's numbers are from: ``runs``; ``reference`` where the experiment did not run here;
+        ``published`` if no runs were asked for.
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
@@ -65,7 +66,7 @@ def _stage(section: str, stage: Path, runs: Path | None) -> str:
     shutil.copy(source / "results" / f"{section}.json", stage / "results")
     for figure in (source / "figures").glob(f"{section}_*"):
         shutil.copy(figure, stage / "figures")
-    return "runs" if fresh else "reference"
+    return "runs" if fresh else "reference" if runs else "published"
 
 
 def results(section: str) -> dict[str, Any]:
