@@ -76,7 +76,26 @@ def results(section: str) -> dict[str, Any]:
 
 def readme_table() -> str:
     """The README's table of results, from the published reference alone."""
-    return "\n".join([*_vae_rows(), "", *_flow_rows()])
+    return "\n".join([*_vae_rows(), "", *_flow_rows(), "", *_printed()])
+
+
+def _printed() -> list[str]:
+    """What a run of the first seed printed."""
+    run = results("vae")["settings"]["assignment"]["runs"][0]
+    values = {
+        "validation ELBO": run["valid_elbo"],
+        "test ELBO": run["test_elbo"],
+        "test log p(x), K=200": run["test_log_px"]["200"],
+    }
+    lines = [f"{label:20} {value['mean']:.3f} ± {value['standard_error']:.3f} nats" for label, value in values.items()]
+    return [
+        "`python vae.py`, with its defaults, ends with lines like these; standard errors are over the images:",
+        "",
+        "```",
+        f"data set             {results('vae')['dataset']}",
+        *lines,
+        "```",
+    ]
 
 
 def _vae_rows() -> list[str]:
