@@ -96,7 +96,7 @@ def train_vaes(
     """
     quick, runs = options.profile == "quick", []
     if quick:
-        changes = {**changes, "epochs": min(40, changes.get("epochs", 20))}
+        changes = {**changes, "epochs": min(20, changes.get("epochs", 20))}
     for seed in range(options.seed, options.seed + (min(2, seeds) if quick else seeds)):
         out = Path(options.out) / "vae" / options.dataset / f"{name}-{seed}"
         samples = [k for k in bound if k <= 200 or not quick] if seed == options.seed else [200]
