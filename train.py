@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from simple_parsing import field as option
 from torch import Tensor
+from torch.optim.rmsprop import rmsprop
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
@@ -107,19 +108,65 @@ def unstack(parameters: tuple[Tensor, Tensor, Tensor]) -> list[Flow]:
     return flows
 
 
-def mean_loss(u: Tensor, w: Tensor, b: Tensor, x: Tensor, energies: tuple[Energy, ...] | None) -> Tensor:
-    """The loss of each flow, its mean over the batch, ``(R,)`` in nats.
+def mean_loss(
+    parameters: tuple[Tensor, Tensor, Tensor], x: Tensor, energies: tuple[Energy, ...] | None
+) -> tuple[Tensor, Tensor]:
+    """The loss of each flow, its mean over the batch, in nats.
 
     Args:
-        u, w, b: Stacked parameters, ``(R, k, 1, d)``, ``(R, k, 1, d)`` and ``(R, k, 1, 1)``.
+        parameters: Stacked u, w, b, ``(R, k, B, d)``, ``(R, k, B, d)`` and ``(R, k, B, 1)``: one copy per point.
         x: Data or noise, ``(R, B, d)``.
         energies: For flows from densities, the targets of equal shares of the flows; None from samples.
+
+    Returns:
+        The sum over the flows, whose gradient with respect to one flow's parameters is that of its own loss, and
+        the losses ``(R,)``.
     """
-    z, logdet = chain(x, list(zip(u.unbind(1), w.unbind(1), b.unbind(1), strict=True)))
+    z, logdet = chain(x, list(zip(*(parameter.unbind(1) for parameter in parameters), strict=True)))
     if energies is None:
-        return loss1(z, logdet).mean((1, 2))
-    energy = torch.cat([energy(part) for energy, part in zip(energies, z.chunk(len(energies)), strict=True)])
-    return loss2(energy, x, logdet).mean((1, 2))
+        losses = loss1(z, logdet).mean((1, 2))
+    else:
+        energy = torch.cat([energy(part) for energy, part in zip(energies, z.chunk(len(energies)), strict=True)])
+        losses = loss2(energy, x, logdet).mean((1, 2))
+    return losses.sum(), losses
+
+
+@torch.no_grad()
+def update(
+    parameters: tuple[Tensor, Tensor, Tensor],
+    square_averages: tuple[Tensor, Tensor, Tensor],
+    steps: list[Tensor],
+    total: Tensor,
+    x: Tensor,
+    energies: tuple[Energy, ...] | None,
+    lr: float,
+) -> None:
+    """One RMSprop update of every flow from its own batch, all of it in place; the losses are added to ``total``.
+
+    Gradient and optimiser are part of the function, so that it compiles to one piece.
+    """
+    u, w, _ = parameters
+    u.copy_(invertible_u(u, w))
+    # A copy of the parameters per point makes the backward pass pointwise; the sums over the batch come after it.
+    copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
+    gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
+    summed = [gradient.sum(2, keepdim=True) for gradient in gradients]
+    rmsprop(
+        list(parameters),
+        summed,
+        list(square_averages),
+        [],
+        [],
+        steps,
+        foreach=False,
+        lr=lr,
+        alpha=0.99,
+        eps=1e-8,
+        weight_decay=0,
+        momentum=0,
+        centered=False,
+    )
+    total += losses
 
 
 def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Tensor:
@@ -146,23 +193,19 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
     for _, seed in group.names:
         torch.manual_seed(seed)
         flows.append(Flow(group.dim, group.num_layers))
-    parameters = tuple(parameter.requires_grad_() for parameter in stack(flows))
-    optimizer = torch.optim.RMSprop(parameters, lr=group.lr)
+    parameters = stack(flows)
+    square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     step, seconds, curve = 0, 0.0, []
     path = group.out / "checkpoint.pt"
     if state := checkpoint.load(path):
-        with torch.no_grad():
-            for parameter, held in zip(parameters, state["parameters"], strict=True):
-                parameter.copy_(held)
-        optimizer.load_state_dict(state["optimizer"])
+        parameters, square_averages = tuple(state["parameters"]), tuple(state["square_averages"])
         for generator, held in zip(generators, state["generators"], strict=True):
             generator.set_state(held)
         step, seconds, curve = state["step"], state["seconds"], state["curve"]
 
     energies = tuple(group.targets.values()) if group.source == "density" else None
-    objective = mean_loss
-    if group.compile and step < group.num_iter:
-        objective = compile_where_possible(mean_loss)
+    steps = [torch.tensor(float(step)) for _ in parameters]
+    advance = compile_where_possible(update) if group.compile and step < group.num_iter else update
     label = f"from {group.source}, k = {group.num_layers}"
     with (
         SummaryWriter(str(group.out), purge_step=step) as writer,
@@ -175,7 +218,7 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
             total = torch.zeros(len(flows))
             count = min(CHUNK, group.num_iter - step)
             for x in draw(group, generators, count):
-                update(parameters, optimizer, objective, x, energies, total)
+                advance(parameters, square_averages, steps, total, x, energies, group.lr)
                 bar.update()
             step += count
             seconds += time.perf_counter() - started
@@ -186,35 +229,15 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
             checkpoint.save(
                 path,
                 {
-                    "parameters": [parameter.detach() for parameter in parameters],
-                    "optimizer": optimizer.state_dict(),
+                    "parameters": list(parameters),
+                    "square_averages": list(square_averages),
                     "generators": [generator.get_state() for generator in generators],
                     "step": step,
                     "seconds": seconds,
                     "curve": curve,
                 },
             )
-    return unstack(tuple(p.detach() for p in parameters)), {"seconds": seconds, "curve": curve}
-
-
-def update(
-    parameters: tuple[Tensor, Tensor, Tensor],
-    optimizer: torch.optim.Optimizer,
-    objective: Callable[..., Tensor],
-    x: Tensor,
-    energies: tuple[Energy, ...] | None,
-    total: Tensor,
-) -> None:
-    """One update of every flow, from its own batch; the losses are added to ``total``."""
-    u, w, b = parameters
-    with torch.no_grad():
-        u.copy_(invertible_u(u, w))
-    losses = objective(*(p.expand(-1, -1, x.shape[1], -1) for p in (u, w, b)), x, energies)
-    optimizer.zero_grad()
-    # The sum's gradient with respect to one flow's parameters is that of its own loss.
-    losses.sum().backward()
-    optimizer.step()
-    total += losses.detach()
+    return unstack(parameters), {"seconds": seconds, "curve": curve}
 
 
 def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:

@@ -96,15 +96,16 @@ def ours(source: str, names: Sequence[str], k: int, iterations: int) -> Callable
     group = train.Group(source, k, targets, [1], iterations, 5e-4, BATCH, True, Path())
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     flows = [train.Flow(2, k) for _ in group.names]
-    parameters = tuple(parameter.requires_grad_() for parameter in train.stack(flows))
-    optimizer = torch.optim.RMSprop(parameters, lr=group.lr)
-    objective = compile_where_possible(train.mean_loss)
+    parameters = train.stack(flows)
+    square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
+    steps = [torch.zeros(()) for _ in parameters]
+    update = compile_where_possible(train.update)
     energies = tuple(targets.values()) if source == "density" else None
     total = torch.zeros(len(flows))
 
     def run() -> None:
         for x in train.draw(group, generators, iterations):
-            train.update(parameters, optimizer, objective, x, energies, total)
+            update(parameters, square_averages, steps, total, x, energies, group.lr)
 
     return run
 
