@@ -53,7 +53,7 @@ def histogram(points: Tensor, cells: int = 101) -> np.ndarray:
 def learned_density(path: str | Path, flow: Flow, target: Callable[[Tensor], Tensor] | None, data: Tensor) -> None:
     """A flow learnt from samples: the data, the density it gives, and what its inverse generates from noise."""
     density = torch.exp(-loss1(*flow(grid().flatten(0, 1)))).view(grid().shape[:2])
-    noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     top = None
     first = histogram(data)
     if target is not None:
@@ -71,7 +71,7 @@ def learned_density(path: str | Path, flow: Flow, target: Callable[[Tensor], Ten
 def samples(path: str | Path, flow: Flow, target: Callable[[Tensor], Tensor]) -> None:
     """A flow learnt from a density: the target, and samples of the flow."""
     density = normalised(torch.exp(-target(grid()))).numpy()
-    noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     with plots.figure(path, columns=2, size=(2.2, 2.3)) as axes:
         show(axes[0], density, "target", float(density.max()))
         show(axes[1], histogram(flow(noise)[0]), f"samples, k = {len(flow.layers)}", float(density.max()))

@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import checkpoint
 import command_line
 import train
-from compiled import compile_where_possible
 from data import densities
 
 BATCH = 128
@@ -99,7 +98,7 @@ def ours(source: str, names: Sequence[str], k: int, iterations: int) -> Callable
     parameters = train.stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     steps = [torch.zeros(()) for _ in parameters]
-    update = compile_where_possible(train.update)
+    update = train.compile_update()
     energies = tuple(targets.values()) if source == "density" else None
     total = torch.zeros(len(flows))
 
