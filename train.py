@@ -242,9 +242,15 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
 
 def compile_update() -> Callable[..., None]:
     """The compiled update. All of it fuses in the order in which it is written: looking for better pairs of
-    operations to fuse costs a third of the compilation and finds none.
+    operations to fuse costs a third of the compilation and finds none. A precompiled header takes seconds to make
+    and would serve one file.
     """
-    return compile_where_possible(update, max_fusion_buffer_group_pairwise_attempts=1, max_fusion_size=512)
+    return compile_where_possible(
+        update,
+        max_fusion_buffer_group_pairwise_attempts=1,
+        max_fusion_size=512,
+        cpp_cache_precompile_headers=False,
+    )
 
 
 def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.io import loadmat
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -84,6 +83,8 @@ def decode(raw: bytes) -> np.ndarray:
     """
     if not set(raw[:PIXELS]) <= set(b"01 \r\n"):
         try:
+            from scipy.io import loadmat  # needed for the mirror's format alone
+
             pixels = np.asarray(loadmat(io.BytesIO(raw))["X"])
         except Exception as error:  # a broken file makes scipy raise almost anything
             raise ValueError(f"neither text nor MATLAB data ({type(error).__name__})") from None

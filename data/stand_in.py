@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 
 from data.mnist import Splits
 
@@ -23,6 +22,8 @@ def digits(seed: int = 0) -> Splits:
         >>> [len(images) for images in digits()]
         [1297, 250, 250]
     """
+    from sklearn.datasets import load_digits  # a second of imports that nobody else should pay
+
     images = torch.from_numpy(load_digits().images).unsqueeze(1) / 16
     enlarged = F.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False)
     bits = (enlarged > 0.5).flatten(1).to(torch.uint8)
