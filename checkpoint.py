@@ -69,7 +69,7 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
 
     Args:
         folder: The run's output folder, made if it is missing.
-        config: A dataclass. Started again with the same values, a run goes on where it stopped.
+        config: A dataclass or a dictionary. Started again with the same values, a run goes on where it stopped.
         free: Fields that may differ between two starts of the same run, because no number depends on them.
 
     Raises:
@@ -77,10 +77,11 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
     """
     folder = Path(folder)
     path = folder / "config.json"
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    fields = {} if isinstance(config, dict) else {f.name: f.default for f in dataclasses.fields(config)}
+    values = json.loads(json.dumps(dataclasses.asdict(config) if fields else config, default=str))
     if path.exists():
         # A field that was added later had its default when the run began.
-        held = {f.name: f.default for f in dataclasses.fields(config)} | json.loads(path.read_text())
+        held = fields | json.loads(path.read_text())
         other = [f"{k}={held.get(k)}" for k in values if k not in free and held.get(k) != values[k]]
         if other:
             raise ValueError(f"{folder} holds a run with {', '.join(other)}; choose another --out")

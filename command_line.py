@@ -23,10 +23,28 @@ def fail(message: object) -> NoReturn:
 
 def parse(options: type[Options], description: str, argv: Sequence[str] | None = None) -> Options:
     """Read a dataclass from the command line; its ``__post_init__`` may refuse values by ValueError."""
+    return parse_all(description, argv, options=options).options
+
+
+def parse_all(description: str, argv: Sequence[str] | None = None, **groups: Any) -> Any:
+    """Read several dataclasses from one command line.
+
+    Args:
+        description: First line of the help.
+        argv: The arguments; None for those of the process.
+        groups: Name to a dataclass, or to an instance of one, whose values then are the defaults.
+
+    Returns:
+        An object with the names as attributes.
+    """
     parser: Any = _Parser(description=description, add_option_string_dash_variants=False)
-    parser.add_arguments(options, dest="options")
+    for name, group in groups.items():
+        if isinstance(group, type):
+            parser.add_arguments(group, dest=name)
+        else:
+            parser.add_arguments(type(group), dest=name, default=group)
     try:
-        return parser.parse_args(argv).options
+        return parser.parse_args(argv)
     except ValueError as error:
         fail(error)
 

@@ -4,10 +4,25 @@ import os
 import warnings
 from pathlib import Path
 
-from data.mnist import DataUnavailableError, Splits, binarized_mnist
-from data.stand_in import digits
+from torch import Tensor
 
-__all__ = ["DataUnavailableError", "Splits", "binarized_mnist", "default_root", "digits", "load"]
+from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
+from data.mnist import DataUnavailableError, Splits, binarized_mnist
+from data.stand_in import digit_images, digits
+
+__all__ = [
+    "CLASSES",
+    "DataUnavailableError",
+    "LabelledImages",
+    "Splits",
+    "binarized_mnist",
+    "cifar10",
+    "default_root",
+    "digits",
+    "image_folder",
+    "load",
+    "load_images",
+]
 
 
 def default_root() -> str:
@@ -42,3 +57,33 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
             raise
         warnings.warn(f"{error} Going on with the stand-in, scikit-learn's digits.", stacklevel=2)
         return "digits", digits(seed)
+
+
+def load_images(name: str, root: str | Path) -> tuple[str, Tensor]:
+    """Load colour images to train a GAN on, by the name of their data set.
+
+    Args:
+        name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a warning the
+            digits where it cannot be had.
+        root: Folder for data sets that are downloaded and for what is made of folders of images.
+
+    Returns:
+        The name of the data set that was loaded, and its training images, uint8, ``(N, 3, 32, 32)``.
+
+    Raises:
+        DataUnavailableError: The data set was asked for by name and cannot be had.
+        ValueError: There is no data set of that name.
+    """
+    if name == "digits":
+        return "digits", digit_images()
+    if name not in ("auto", "cifar10"):
+        if not Path(name).is_dir():
+            raise ValueError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")
+        return name, image_folder(name, root)
+    try:
+        return "cifar10", cifar10(root).train
+    except DataUnavailableError as error:
+        if name != "auto":
+            raise
+        warnings.warn(f"{error} Going on with the stand-in, scikit-learn's digits.", stacklevel=2)
+        return "digits", digit_images()

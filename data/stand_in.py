@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from data.mnist import Splits
 
@@ -22,10 +23,23 @@ def digits(seed: int = 0) -> Splits:
         >>> [len(images) for images in digits()]
         [1297, 250, 250]
     """
+    bits = (_enlarged(28) > 0.5).flatten(1).to(torch.uint8)
+    order = torch.randperm(len(bits), generator=torch.Generator().manual_seed(seed))
+    return Splits(*bits[order].split([1297, 250, 250]))
+
+
+def digit_images() -> Tensor:
+    """The digits as 3×32×32 images in shades of grey, a stand-in for CIFAR-10.
+
+    Returns:
+        uint8, ``(1797, 3, 32, 32)``.
+    """
+    return (_enlarged(32) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+
+
+def _enlarged(size: int) -> Tensor:
+    """The 8×8 digits as ``(1797, 1, size, size)``, from 0 to 1."""
     from sklearn.datasets import load_digits  # a second of imports that nobody else should pay
 
     images = torch.from_numpy(load_digits().images).unsqueeze(1) / 16
-    enlarged = F.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False)
-    bits = (enlarged > 0.5).flatten(1).to(torch.uint8)
-    order = torch.randperm(len(bits), generator=torch.Generator().manual_seed(seed))
-    return Splits(*bits[order].split([1297, 250, 250]))
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)

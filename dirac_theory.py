@@ -1,0 +1,142 @@
+r"""What theory says about the dirac game: vector field, equilibria, eigenvalues, and the verdict that they give.
+
+The state is (ψ₀, ψ₁, θ); the critic is C(x) = ψ₀x + ψ₁, the real point t, the generated point θ. The metric is a
+function of C(t) and C(θ), with derivatives a and -b there. In continuous time the players follow the vector field
+
+.. math::
+    \dot\psi_0 = a t - b \theta - c\, R'(\psi_0), \quad
+    \dot\psi_1 = a - b, \quad
+    \dot\theta = b \psi_0,
+
+with a = b = 1 for W1, a = ½σ(-C(t)) and b = ½σ(C(θ)) for JSD, R = ψ₀² for R1 and (|ψ₀| - 1)² for GP, c its weight.
+In discrete time the critic moves first, by a step of size h along its part of the field, then the generator.
+
+Sources: Mescheder et al. (2018), Which training methods for GANs do actually converge?, sections 2 and 4; Filippov
+(1988), Differential equations with discontinuous righthand sides, for the field of the one-centred penalty.
+"""
+
+import cmath
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+
+@dataclass(frozen=True)
+class Game:
+    """A configuration of the dirac game. Learning rates are step sizes h of plain gradient descent."""
+
+    loss_type: str = "JSD"
+    reg_type: str | None = None
+    reg_cf: float = 0.1
+    alpha_ema: float | None = None
+    target: float = 0.0
+    generator_lr: float = 0.1
+    critic_lr: float = 0.1
+    critic_wd: float = 0.0
+
+    @property
+    def slope(self) -> float:
+        """The field's b at an equilibrium: 1 for W1, ½σ(0) = ¼ for JSD."""
+        return 1.0 if self.loss_type == "W1" else 0.25
+
+
+def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The vector field: the time derivatives of ψ₀, ψ₁ and θ, each of the common shape of the arguments."""
+    psi0, psi1, theta = np.broadcast_arrays(psi0, psi1, theta)
+    if game.loss_type == "W1":
+        a = b = np.ones_like(psi0, dtype=float)
+    else:
+        a = expit(-(psi0 * game.target + psi1)) / 2
+        b = expit(psi0 * theta + psi1) / 2
+    penalty = {"R1": 2 * psi0, "GP": 2 * (np.abs(psi0) - 1) * np.sign(psi0), None: np.zeros_like(psi0)}[game.reg_type]
+    cf = game.reg_cf
+    return a * game.target - b * theta - cf * penalty - game.critic_wd * psi0, a - b - game.critic_wd * psi1, b * psi0
+
+
+def equilibria(game: Game) -> str:
+    """Where the field vanishes. With GP nowhere: at ψ₀ = 0 it jumps, by 4c across the line."""
+    if game.reg_type == "GP":
+        return "none"
+    return "ψ₀ = 0, θ = t, any ψ₁" if game.loss_type == "W1" else "ψ₀ = ψ₁ = 0, θ = t"
+
+
+def jacobian(game: Game) -> np.ndarray:
+    """The field's Jacobian ``(3, 3)`` in (ψ₀, ψ₁, θ) at the equilibrium with t = 0; with GP, of the pieces beside it.
+
+    The penalty adds -2c to the entry of ψ₀: its trace is what makes a circle a spiral.
+    """
+    b = game.slope
+    damping = 0.0 if game.reg_type is None else 2 * game.reg_cf
+    falling = 0.0 if game.loss_type == "W1" else 0.25
+    return np.array([[-damping, 0.0, -b], [0.0, -falling, 0.0], [b, 0.0, 0.0]]) - game.critic_wd * np.diag([1, 1, 0])
+
+
+def alternating(game: Game) -> np.ndarray:
+    """The linear map ``(3, 3)`` of one update there: a critic step, then a generator step that sees its result."""
+    rows = jacobian(game)
+    critic, generator = rows * [[1], [1], [0]], rows * [[0], [0], [1]]
+    return (np.eye(3) + game.generator_lr * generator) @ (np.eye(3) + game.critic_lr * critic)
+
+
+def rotation(eigenvalues: np.ndarray) -> complex:
+    """The eigenvalue of the motion in (ψ₀, θ): of the complex pair, the one that turns counter-clockwise; of real
+    eigenvalues, the slowest to decay.
+    """
+    turning = [value for value in eigenvalues if value.imag > 1e-9]
+    return complex(turning[0]) if turning else complex(max(eigenvalues, key=abs))
+
+
+def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> dict[str, Any]:
+    """What the eigenvalues say about games from some starting points (ψ₀, θ).
+
+    Without a penalty, or with R1, one update is :func:`alternating` near the equilibrium, with eigenvalue
+    μ = exp(-rate + 2πi/period). With GP, each side of ψ₀ = 0 is such a spiral, but about a centre of its own, at
+    θ = t ± 2c/b: half a turn about the one ends on the other's side. A distance r from the target becomes
+    2c/b + (r + 2c/b)k with k = exp(-rate · period/2), whose fixed point is a limit cycle of amplitude
+    2c/b · (1 + k)/(1 - k), close to 4/π for small c. Where c ≥ b nothing turns, and a side's centre is the end.
+
+    Returns:
+        ``verdict``, ``period`` (updates), ``rate`` (of decay, an update), ``amplitude`` of θ about the target in the
+        last tenth of the updates (median over the starts), the same of the moving average where the game circles, and
+        the eigenvalues as pairs of real and imaginary part in continuous time (``flow``) and per update (``update``).
+    """
+    flow = rotation(np.linalg.eigvals(jacobian(game)[::2, ::2]).astype(complex))
+    mu = rotation(np.linalg.eigvals(alternating(game)[::2, ::2]).astype(complex))
+    rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
+    period = 2 * math.pi / angle if angle > 1e-9 else None
+    # The largest |θ| on the ellipse through the start that the alternating updates of an undamped game keep to.
+    b, h = game.slope, math.sqrt(game.generator_lr * game.critic_lr)
+    psi0, theta = start[0].astype(float), start[1].astype(float) - game.target
+    reach = np.sqrt((psi0**2 + theta**2 - b * h * psi0 * theta) / (1 - (b * h / 2) ** 2))
+    if game.reg_type == "GP":
+        centre = 2 * game.reg_cf / b
+        verdict = "circles" if period else "settles off the target"
+        k = math.exp(-rate * period / 2) if period else 0.0
+        amplitude = centre * (1 + k) / (1 - k)
+        rate_seen = None  # on the cycle, what a half turn loses is given back at the jump
+    else:
+        verdict = "converges" if rate > 1e-9 else "diverges" if rate < -1e-9 else "circles"
+        amplitude = float(np.median(reach)) * math.exp(-rate * 0.9 * updates)
+        rate_seen = rate if abs(rate) > 1e-9 else 0.0
+    result: dict[str, Any] = {
+        "verdict": verdict,
+        "period": period,
+        "rate": rate_seen,
+        "amplitude": amplitude,
+        "flow": [flow.real, flow.imag],
+        "update": [mu.real, mu.imag],
+        "equilibria": equilibria(game),
+    }
+    if game.alpha_ema is not None:
+        circling = verdict == "circles"
+        gain = averaging_gain(game.alpha_ema, cmath.rect(1, angle))
+        result["averaged"] = {"gain": gain, "amplitude": gain * amplitude} if circling else None
+    return result
+
+
+def averaging_gain(alpha: float, mu: complex) -> float:
+    r"""What a moving average leaves of a rotation μᵗ: \|(1 - α) / (1 - α/μ)\|, a low-pass filter's gain."""
+    return abs((1 - alpha) / (1 - alpha / mu))

@@ -1,0 +1,224 @@
+"""Question 2 from the command line: the dirac game and the GANs of images.
+
+    python run_exp.py --list
+    python run_exp.py --config dirac-jsd-2 --seed 20012345
+    python run_exp.py --config 'cifar10-*'
+
+A name or pattern chooses configurations; any hyper-parameter can be overridden (``--max_iters 2000``). Each run has a
+folder, ``OUT/NAME-SEED``, and started again goes on where it stopped.
+"""
+
+import contextlib
+import dataclasses
+import math
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import checkpoint
+import command_line
+import data
+import dirac
+import dirac_plots
+import image_gan
+from configurations import CONFIGURATIONS, Hyperparameters, Management, matching, table
+
+# What may differ between two starts of the same run, because no number depends on it.
+FREE = ("data", "out", "list", "jobs", "animate", "checkpoint_minutes")
+
+
+@dataclasses.dataclass
+class Run:
+    """One configuration in one seed."""
+
+    name: str
+    hp: Hyperparameters
+    management: Management
+
+    @property
+    def folder(self) -> Path:
+        """Where it lives."""
+        return Path(self.management.out) / f"{self.name}-{self.hp.seed}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What its ``config.json`` holds."""
+        return {**vars(self.management), **vars(self.hp), "config": self.name}
+
+
+def plan(argv: Sequence[str] | None = None) -> list[Run]:
+    """The runs that a command line asks for; with ``--list``, none.
+
+    Raises:
+        ValueError: No configuration has such a name.
+    """
+    description = "Play the dirac game and train GANs of images (question 2)."
+    management = command_line.parse_all(description, argv, hp=Hyperparameters, management=Management).management
+    if management.list:
+        print(table())
+        return []
+    if not management.config:
+        raise ValueError("--config takes a configuration's name or a pattern; --list shows them")
+    runs = []
+    for name in matching(management.config):
+        # Parsed again with the configuration's values as defaults, so that what is typed overrides them.
+        chosen = command_line.parse_all(description, argv, hp=CONFIGURATIONS[name], management=Management)
+        task = CONFIGURATIONS[name].task  # no flag, so the parser knows only its default
+        runs += [
+            Run(name, dataclasses.replace(chosen.hp, seed=seed, task=task), management) for seed in management.seed
+        ]
+    return runs
+
+
+def held_trajectory(folder: Path) -> dirac.Trajectory | None:
+    """The trajectory that a run left in its folder, or None."""
+    state = checkpoint.load(folder / "checkpoint.pt")
+    arrays = {name: None if value is None else value.numpy() for name, value in (state or {}).items()}
+    return dirac.Trajectory(**{"averaged": None, **arrays}) if state else None
+
+
+def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Play the games of some runs side by side, those with a moving average and those without; one process's work.
+
+    They differ in nothing but their starting points and in whether the average is kept.
+    """
+    torch.set_num_threads(1)
+    missing = [run for run in runs if held_trajectory(run.folder) is None]
+    if missing:
+        hp = max((run.hp for run in missing), key=lambda hp: hp.alpha_ema is not None)
+        starts = zip(*(dirac.starting_points(run.hp.seed, run.hp.games) for run in missing), strict=True)
+        theta, psi = (torch.cat(parts, dim=-1) for parts in starts)
+        together = dirac.play(hp.game, theta, psi, hp.max_iters, hp.critic_inner_iters)
+        for i, run in enumerate(missing):
+            mine = slice(i * hp.games, (i + 1) * hp.games)
+            checkpoint.save(
+                run.folder / "checkpoint.pt",
+                {
+                    name: None
+                    if name == "averaged" and run.hp.alpha_ema is None
+                    else torch.from_numpy(v[..., mine].copy())
+                    for name, v in vars(together).items()
+                    if v is not None
+                },
+            )
+    return [finish_game(run) for run in runs]
+
+
+def finish_game(run: Run) -> dict[str, Any]:
+    """Measure a game that was played, write its metrics, and draw it."""
+    hp, folder = run.hp, run.folder
+    trajectory = held_trajectory(folder)
+    result = dirac.report(hp.game, trajectory)
+    with image_gan.Record(folder, -1) as record:
+        for step in range(0, hp.max_iters + 1, run.management.log_every):
+            values = {"theta": trajectory.theta, "psi_0": trajectory.psi[:, 0], "psi_1": trajectory.psi[:, 1]}
+            if trajectory.averaged is not None:
+                values["theta_averaged"] = trajectory.averaged
+            record.add(step, **{name: float(value[step, 0]) for name, value in values.items()})
+        record.say(f"predicted {result['predicted']['verdict']}, measured {result['measured']['verdict']}")
+    checkpoint.write_json(folder / "result.json", result)
+    dirac_plots.final_plot(folder / "trajectory.png", run.name, hp.game, trajectory)
+    if run.management.animate:
+        dirac_plots.animate(folder, run.name, hp.game, trajectory)
+    return result
+
+
+def run_images(run: Run, images: Tensor, progress: bool = True) -> dict[str, Any]:
+    """Train one configuration on images, ``(N, 3, 32, 32)``, uint8."""
+    _, lines = image_gan.train(run.hp, run.management, images, run.folder, run.name, progress)
+    result = {"dataset": run.management.dataset, "metrics": lines}
+    checkpoint.write_json(run.folder / "result.json", result)
+    return result
+
+
+def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any]]:
+    """Do runs: dirac games over the cores, image runs one after the other. Results by the folders' names.
+
+    Raises:
+        ValueError: A folder holds another configuration's run, or there is no such device. Nothing has been run then.
+        data.DataUnavailableError: The data set cannot be had.
+    """
+    games, image_runs = ([run for run in runs if (run.hp.task == "DIRAC") == kind] for kind in (True, False))
+    if image_runs:
+        device = command_line.choose_device(image_runs[0].management.device)
+        management = image_runs[0].management
+        management.dataset, images = data.load_images(management.dataset, management.data)
+        images = images.to(device)
+    for run in runs:
+        checkpoint.claim_folder(run.folder, run.config, FREE)
+    results = run_games(games, progress)
+    for run in image_runs:
+        results[run.folder.name] = run_images(run, images, progress)
+    return results
+
+
+def run_games(games: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any]]:
+    """Play dirac games over the cores, and draw all of a seed side by side. Results by the folders' names."""
+    if not games:
+        return {}
+    groups: dict[Any, list[Run]] = {}
+    for run in games:
+        groups.setdefault(dataclasses.astuple(dataclasses.replace(run.hp, alpha_ema=None)), []).append(run)
+    jobs = min(len(groups), games[0].management.jobs or os.cpu_count() or 1)
+    results: dict[str, dict[str, Any]] = {}
+    with (
+        tqdm(total=len(games), desc="dirac", unit=" runs", disable=not progress) as bar,
+        contextlib.ExitStack() as stack,
+    ):
+        map_: Any = map
+        if jobs > 1:
+            context = multiprocessing.get_context("spawn")
+            map_ = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context)).map
+        for group, of_group in zip(groups.values(), map_(run_together, groups.values()), strict=True):
+            results.update({run.folder.name: result for run, result in zip(group, of_group, strict=True)})
+            bar.update(len(group))
+    for seed in dict.fromkeys(run.hp.seed for run in games):
+        of_seed = [run for run in games if run.hp.seed == seed]
+        if len(of_seed) > 1:
+            path = Path(of_seed[0].management.out) / f"dirac-{seed}.png"
+            dirac_plots.overview(path, [(run.name, run.hp.game, held_trajectory(run.folder)) for run in of_seed])
+    return {run.folder.name: results[run.folder.name] for run in games}
+
+
+def print_games(results: dict[str, dict[str, Any]]) -> None:
+    """The table of predicted and measured behaviour."""
+    print(f"{'':22} {'verdict':>24} {'period':>15} {'decay an update':>19} {'distance at the end':>19} {'average':>9}")
+    for name, result in results.items():
+        if "predicted" not in result:
+            continue
+        both = [result["predicted"], result["measured"]]
+        cells = [f"{'/'.join(side['verdict'] for side in both):>24}"]
+        for key, width in (("period", 15), ("rate", 19), ("amplitude", 19)):
+            values = "/".join("-" if side[key] is None else f"{side[key]:.4g}" for side in both)
+            cells.append(f"{values:>{width}}")
+        averaged = result["measured"].get("averaged")
+        print(f"{name:22} {' '.join(cells)} {averaged['amplitude'] if averaged else math.nan:9.2g}")
+    print("predicted/measured; periods in updates; medians over the starting points")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    try:
+        runs = plan(argv)
+        results = run_all(runs)
+    except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
+        command_line.fail(error)
+    if any(run.hp.task == "DIRAC" for run in runs):
+        print_games(results)
+    for run in runs:
+        if run.hp.task != "DIRAC":
+            last = results[run.folder.name]["metrics"][-1]
+            print(f"{run.folder.name}: " + ", ".join(f"{key} {value:.5g}" for key, value in last.items()))
+    if runs:
+        print(f"everything is in {runs[0].management.out}")
+
+
+if __name__ == "__main__":
+    main()
