@@ -4,7 +4,6 @@ import dataclasses
 import fnmatch
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from simple_parsing import field
 
@@ -84,6 +83,9 @@ class Hyperparameters:
         )
 
 
+PARTS = ("train", "test")
+
+
 @dataclass
 class Management:
     """Where and how runs are done; no number depends on it, but on the data set and on --fast."""
@@ -96,6 +98,12 @@ class Management:
     log_every: int = 500  # updates between two lines of metrics
     eval_every: int = 2000  # updates between two evaluations
     checkpoint_minutes: float = 1.0  # at least so long between two checkpoints
+    scores: str = "auto"  # inception (IS, FID), classifier (IS-C, FID-C), none, or auto
+    inception_weights: str = ""  # the weights' file; left empty, torch's cache, and a download if they are not there
+    fid_reference: str = "train"  # the real images of the FID: train or test
+    eval_samples: int = 10_000  # generated images of an evaluation
+    final_samples: int = 50_000  # generated images of the last one
+    max_minutes: float = 0.0  # stop cleanly after so long; the same command goes on. 0 for no limit
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     fast: str = "auto"  # bfloat16, channels last, fused Adam and, on CUDA, graphs: yes, no, or auto (yes on CUDA)
     jobs: int = 0  # processes for dirac runs; 0 takes one per core
@@ -109,10 +117,11 @@ class Management:
             raise ValueError("log_every and eval_every must be at least 1, jobs and checkpoint_minutes at least 0")
         if not self.seed:
             raise ValueError("seed needs at least one number")
-
-    def folder(self, name: str, seed: int) -> Path:
-        """The folder of one run."""
-        return Path(self.out) / f"{name}-{seed}"
+        for name, choices in {"scores": ("auto", "inception", "classifier", "none"), "fid_reference": PARTS}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
+        if min(self.eval_samples, self.final_samples) < 10 or self.max_minutes < 0:
+            raise ValueError("eval_samples and final_samples must be at least 10, max_minutes at least 0")
 
 
 def _dirac(**changes: object) -> Hyperparameters:

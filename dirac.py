@@ -70,7 +70,7 @@ class Trajectory:
 
     theta: np.ndarray  # (T + 1, n)
     psi: np.ndarray  # (T + 1, 2, n)
-    averaged: np.ndarray | None  # (T + 1, n), the moving average of θ
+    averaged: np.ndarray | None = None  # (T + 1, n), the moving average of θ
 
     @property
     def plane(self) -> np.ndarray:
@@ -136,7 +136,7 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
     period = int(np.clip(np.median(periods), 1, len(late) // 2))
     whole = late[: 1 + (len(late) - 1) // period * period]
     with np.errstate(divide="ignore"):
-        rates = -np.log(np.abs(whole[-1]) / np.abs(whole[0])) / (len(whole) - 1)
+        rates = -np.polyfit(np.arange(len(whole)), np.log(np.abs(whole)), 1)[0]
     verdict = _verdict(plane, tenth)
     result: dict[str, Any] = {
         "verdict": verdict,

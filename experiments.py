@@ -6,6 +6,7 @@ experiment that was interrupted goes on where it stopped; one that is done is no
 
 import itertools
 import json
+import math
 import os
 import platform
 import shutil
@@ -27,6 +28,7 @@ import command_line
 import data
 import flow_plots
 import plots
+import run_exp
 import train
 import vae
 from data import densities
@@ -39,7 +41,8 @@ class Options:
 
     profile: str = "full"  # full, or quick: small data, few steps, no network, about three minutes on two cores
     data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
-    dataset: str = "auto"  # auto, binarized_mnist or digits; the quick profile always takes digits
+    dataset: str = "auto"  # of the VAE: auto, binarized_mnist or digits; the quick profile always takes digits
+    images: str = "auto"  # of the GANs: auto, cifar10 or digits; the quick profile always takes digits
     only: list[str] = field(default_factory=list)  # names of experiments, to run these alone
     seed: int = 1  # the first of the seeds
     device: str = "auto"  # auto, cpu, cuda, ...
@@ -51,7 +54,7 @@ class Options:
         if unknown := set(self.only) - set(EXPERIMENTS):
             raise ValueError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
         if self.profile == "quick":
-            self.dataset = "digits"
+            self.dataset = self.images = "digits"
         self.out = self.out or f"runs/{self.profile}"
 
 
@@ -253,6 +256,8 @@ def draw_flow_depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
             axes.legend()
 
 
+DIRAC_SEED = 31415
+DIRAC_SHOWN = ["dirac-jsd-3", "dirac-jsd-10", "dirac-w1-6"]
 PLANAR_SETTINGS = [("assignment", 3, {})] + [
     (f"planar-{k}", 3, {"posterior": "planar", "num_flows": k}) for k in (4, 16)
 ]
@@ -264,6 +269,42 @@ def question3_posterior(options: Options) -> dict[str, Any]:
     for name, seeds, changes in PLANAR_SETTINGS:
         settings[name], _ = train_vaes(options, name, seeds, changes)
     return {"dataset": options.dataset, "settings": settings}
+
+
+def question2_dirac(options: Options) -> dict[str, Any]:
+    """Question 2.6: all configurations of the dirac game, theory beside practice."""
+    out = Path(options.out)
+    argv = ["--config", "dirac-*", "--seed", str(DIRAC_SEED), "--out", str(out / "dirac")]
+    if options.profile == "quick":
+        argv += ["--max_iters", "600"]
+    started = time.perf_counter()
+    runs = run_exp.plan(argv)
+    results = run_exp.run_all(runs)
+    seconds = time.perf_counter() - started
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    shutil.copy(out / "dirac" / f"dirac-{DIRAC_SEED}.png", figures / "dirac_overview.png")
+    for run in runs:
+        if run.name in DIRAC_SHOWN:
+            shutil.copy(run.folder / "trajectory.png", figures / f"dirac_{run.name}.png")
+    rows = []
+    for run in runs:
+        setting = {
+            "loss": run.hp.loss_type,
+            "penalty": run.hp.reg_type,
+            "weight": run.hp.reg_cf,
+            "ema": run.hp.alpha_ema,
+        }
+        rows.append({"name": run.name, **setting, **results[run.folder.name]})
+    first = runs[0].hp
+    return {
+        "dataset": options.dataset,
+        "seed": DIRAC_SEED,
+        "options": {"max_iters": first.max_iters, "games": first.games, "lr": first.generator_lr},
+        "cycle_of_a_weak_penalty": 4 / math.pi,
+        "rows": rows,
+        "seconds": seconds,
+    }
 
 
 def vae_speed(options: Options) -> dict[str, Any]:
@@ -284,6 +325,7 @@ def flow_speed(options: Options) -> dict[str, Any]:
 
 EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "vae": question1,
+    "dirac": question2_dirac,
     "flow": question3,
     "flow_posterior": question3_posterior,
     "vae_speed": vae_speed,

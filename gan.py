@@ -86,7 +86,7 @@ def r1gp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor
     Example:
         >>> p = torch.zeros(5, 2)
         >>> r1gp(p, None, None, None, lambda x: 3 * x[:, 0] + 4 * x[:, 1])
-        tensor(25., grad_fn=<MeanBackward0>)
+        tensor(25.)
     """
     if not p.requires_grad:
         p = p.detach().requires_grad_()

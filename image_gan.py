@@ -6,6 +6,7 @@ parameters, to the bit.
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,9 +228,11 @@ def train(
     management: Management,
     images: Tensor,
     folder: Path,
+    evaluate: Callable[[Generator, bool], dict[str, float]] | None = None,
+    deadline: float = math.inf,
     label: str = "",
     progress: bool = True,
-) -> tuple[Players, list[dict[str, Any]]]:
+) -> tuple[Players, list[dict[str, Any]], int]:
     """Train a GAN, or go on from the checkpoint in the run's folder.
 
     Args:
@@ -237,11 +240,13 @@ def train(
         management: How often things are written, and ``fast``.
         images: uint8, ``(N, 3, 32, 32)``, on the device that trains.
         folder: Where the run lives.
+        evaluate: Scores of a generator, called with it and with whether training is over.
+        deadline: The moment of ``time.monotonic`` at which to stop with a checkpoint.
         label: The progress bar's.
         progress: Show it.
 
     Returns:
-        The players and the lines of metrics.
+        The players, the lines of metrics, and the updates that are done: all of them, or as many as time allowed.
     """
     device = images.device
     fast = use_fast(management, device)
@@ -276,28 +281,34 @@ def train(
         tqdm(total=hp.max_iters, initial=step, desc=label, unit=" updates", disable=not progress) as bar,
     ):
         record.say(f"at update {step} of {hp.max_iters} on {device}")
-        while step < hp.max_iters:
+        while step < hp.max_iters and time.monotonic() < deadline:
             started = time.perf_counter()
             until = min(hp.max_iters, *(n * (step // n + 1) for n in (management.log_every, management.eval_every)))
-            for _ in range(until - step):
+            while step < until and time.monotonic() < deadline:
                 advance()
+                step += 1
                 bar.update()
             metric = total.item()  # waits for the device
             seconds += time.perf_counter() - started
-            step = until
-            if step % management.log_every == 0 or step == hp.max_iters:
+            last = step == hp.max_iters
+            if step == until and (step % management.log_every == 0 or last):
                 count = (step - 1) % management.log_every + 1
                 record.add(step, metric=metric / count, seconds=seconds)
                 total.zero_()
-            if step % management.eval_every == 0 or step == hp.max_iters:
+            if step == until and (step % management.eval_every == 0 or last):
                 generator = refresh_average(players, hp)
                 sample_grid(folder / f"samples_{step:06}.png", generator, hp)
-            if step == hp.max_iters or time.monotonic() - saved >= 60 * management.checkpoint_minutes:
+                if evaluate:
+                    record.add(step, **evaluate(generator, last))
+            if last or time.monotonic() - saved >= 60 * management.checkpoint_minutes:
                 save()
                 saved = time.monotonic()
-        if not path.exists():
+            if not math.isfinite(metric):
+                raise FloatingPointError(f"{label}: the metric is {metric} at update {step}")
+        if step < hp.max_iters:
             save()
-    return players, record.lines
+            record.say(f"stopped at update {step}, time is up")
+    return players, record.lines, step
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

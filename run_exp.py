@@ -13,6 +13,7 @@ import dataclasses
 import math
 import multiprocessing
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,10 +29,13 @@ import data
 import dirac
 import dirac_plots
 import image_gan
+import score
 from configurations import CONFIGURATIONS, Hyperparameters, Management, matching, table
+from model import Generator
 
 # What may differ between two starts of the same run, because no number depends on it.
-FREE = ("data", "out", "list", "jobs", "animate", "checkpoint_minutes")
+FREE = ("data", "out", "list", "jobs", "animate", "checkpoint_minutes", "max_minutes", "inception_weights")
+SCORES = {None: "none", "": "inception", "-C": "classifier"}
 
 
 @dataclasses.dataclass
@@ -80,8 +84,7 @@ def plan(argv: Sequence[str] | None = None) -> list[Run]:
 def held_trajectory(folder: Path) -> dirac.Trajectory | None:
     """The trajectory that a run left in its folder, or None."""
     state = checkpoint.load(folder / "checkpoint.pt")
-    arrays = {name: None if value is None else value.numpy() for name, value in (state or {}).items()}
-    return dirac.Trajectory(**{"averaged": None, **arrays}) if state else None
+    return state and dirac.Trajectory(**{name: value.numpy() for name, value in state.items()})
 
 
 def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -98,16 +101,9 @@ def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
         together = dirac.play(hp.game, theta, psi, hp.max_iters, hp.critic_inner_iters)
         for i, run in enumerate(missing):
             mine = slice(i * hp.games, (i + 1) * hp.games)
-            checkpoint.save(
-                run.folder / "checkpoint.pt",
-                {
-                    name: None
-                    if name == "averaged" and run.hp.alpha_ema is None
-                    else torch.from_numpy(v[..., mine].copy())
-                    for name, v in vars(together).items()
-                    if v is not None
-                },
-            )
+            kept = {name: v for name, v in vars(together).items() if name != "averaged" or run.hp.alpha_ema is not None}
+            state = {name: torch.from_numpy(v[..., mine].copy()) for name, v in kept.items()}
+            checkpoint.save(run.folder / "checkpoint.pt", state)
     return [finish_game(run) for run in runs]
 
 
@@ -130,15 +126,57 @@ def finish_game(run: Run) -> dict[str, Any]:
     return result
 
 
-def run_images(run: Run, images: Tensor, progress: bool = True) -> dict[str, Any]:
-    """Train one configuration on images, ``(N, 3, 32, 32)``, uint8."""
-    _, lines = image_gan.train(run.hp, run.management, images, run.folder, run.name, progress)
-    result = {"dataset": run.management.dataset, "metrics": lines}
+@dataclasses.dataclass
+class Images:
+    """Training images on the device, and what scores generated ones."""
+
+    dataset: str
+    train: Tensor
+    scorer: score.Network | None
+    sums: dict[str, Tensor]
+
+
+def load_images(management: Management) -> Images:
+    """The images and the reference of the scores that a command line asks for.
+
+    Raises:
+        ValueError: There is no such device or data set.
+        data.DataUnavailableError: The data set, or the weights of the network that scores, cannot be had.
+    """
+    device = command_line.choose_device(management.device)
+    dataset, train, test = data.load_images(management.dataset, management.data)
+    if management.scores == "none" or (management.scores == "auto" and dataset != "cifar10"):
+        return Images(dataset, train.to(device), None, {})
+    scorer = score.network(management.scores, management.inception_weights or None, device)
+    real = (train if management.fid_reference == "train" else test).to(device)
+    cache = Path(management.data) / f"reference{scorer.suffix}-{management.fid_reference}-{Path(dataset).name}.pt"
+    return Images(dataset, train.to(device), scorer, score.reference(scorer, real, cache))
+
+
+def run_images(run: Run, images: Images, deadline: float = math.inf, progress: bool = True) -> dict[str, Any] | None:
+    """Train one configuration on images. The result, or None where time was up before the end."""
+    hp, management = run.hp, run.management
+
+    def evaluate(generator: Generator, last: bool) -> dict[str, float]:
+        count = management.final_samples if last else management.eval_samples
+        batches = score.generated(generator, hp.dimz, count, hp.seed)
+        return score.score(images.scorer, images.sums, batches, images.train.device) | {"samples": count}
+
+    players, lines, step = image_gan.train(
+        hp, management, images.train, run.folder, evaluate if images.scorer else None, deadline, run.name, progress
+    )
+    if step < hp.max_iters:
+        return None
+    result = {"dataset": images.dataset, "metrics": lines}
+    if images.scorer:
+        # The averaged generator was scored at the end of training; beside it, the one that was trained.
+        result["final"] = next(line for line in reversed(lines) if "samples" in line)
+        result["final_without_average"] = evaluate(players.generator.eval(), True)
     checkpoint.write_json(run.folder / "result.json", result)
     return result
 
 
-def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any]]:
+def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any] | None]:
     """Do runs: dirac games over the cores, image runs one after the other. Results by the folders' names.
 
     Raises:
@@ -147,15 +185,16 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, A
     """
     games, image_runs = ([run for run in runs if (run.hp.task == "DIRAC") == kind] for kind in (True, False))
     if image_runs:
-        device = command_line.choose_device(image_runs[0].management.device)
         management = image_runs[0].management
-        management.dataset, images = data.load_images(management.dataset, management.data)
-        images = images.to(device)
+        limit = 60 * management.max_minutes or math.inf
+        deadline = time.monotonic() + limit
+        images = load_images(management)
+        management.dataset, management.scores = images.dataset, SCORES[images.scorer and images.scorer.suffix]
     for run in runs:
         checkpoint.claim_folder(run.folder, run.config, FREE)
-    results = run_games(games, progress)
+    results: dict[str, dict[str, Any] | None] = dict(run_games(games, progress))
     for run in image_runs:
-        results[run.folder.name] = run_images(run, images, progress)
+        results[run.folder.name] = run_images(run, images, deadline, progress)
     return results
 
 
@@ -191,7 +230,7 @@ def print_games(results: dict[str, dict[str, Any]]) -> None:
     """The table of predicted and measured behaviour."""
     print(f"{'':22} {'verdict':>24} {'period':>15} {'decay an update':>19} {'distance at the end':>19} {'average':>9}")
     for name, result in results.items():
-        if "predicted" not in result:
+        if not result or "predicted" not in result:
             continue
         both = [result["predicted"], result["measured"]]
         cells = [f"{'/'.join(side['verdict'] for side in both):>24}"]
@@ -214,8 +253,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_games(results)
     for run in runs:
         if run.hp.task != "DIRAC":
-            last = results[run.folder.name]["metrics"][-1]
-            print(f"{run.folder.name}: " + ", ".join(f"{key} {value:.5g}" for key, value in last.items()))
+            result = results[run.folder.name]
+            last = result["metrics"][-1] if result else {}
+            numbers = ", ".join(f"{key} {value:.5g}" for key, value in last.items())
+            print(f"{run.folder.name}: {numbers or 'time was up; the same command goes on'}")
     if runs:
         print(f"everything is in {runs[0].management.out}")
 

@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
@@ -59,7 +60,7 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
         return "digits", digits(seed)
 
 
-def load_images(name: str, root: str | Path) -> tuple[str, Tensor]:
+def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
     """Load colour images to train a GAN on, by the name of their data set.
 
     Args:
@@ -68,22 +69,24 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor]:
         root: Folder for data sets that are downloaded and for what is made of folders of images.
 
     Returns:
-        The name of the data set that was loaded, and its training images, uint8, ``(N, 3, 32, 32)``.
+        The name of the data set that was loaded, its training and its test images, uint8, ``(N, 3, 32, 32)``. Of the
+        digits and of a folder, one image in ten is a test image.
 
     Raises:
         DataUnavailableError: The data set was asked for by name and cannot be had.
         ValueError: There is no data set of that name.
     """
-    if name == "digits":
-        return "digits", digit_images()
-    if name not in ("auto", "cifar10"):
-        if not Path(name).is_dir():
-            raise ValueError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")
-        return name, image_folder(name, root)
-    try:
-        return "cifar10", cifar10(root).train
-    except DataUnavailableError as error:
-        if name != "auto":
-            raise
-        warnings.warn(f"{error} Going on with the stand-in, scikit-learn's digits.", stacklevel=2)
-        return "digits", digit_images()
+    if name in ("auto", "cifar10"):
+        try:
+            images = cifar10(root)
+            return "cifar10", images.train, images.test
+        except DataUnavailableError as error:
+            if name == "cifar10":
+                raise
+            warnings.warn(f"{error} Going on with the stand-in, scikit-learn's digits.", stacklevel=2)
+            name = "digits"
+    if name != "digits" and not Path(name).is_dir():
+        raise ValueError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")
+    images = digit_images() if name == "digits" else image_folder(name, root)
+    test = torch.arange(len(images)) % 10 == 9
+    return name, images[~test], images[test]

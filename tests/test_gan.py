@@ -1,0 +1,257 @@
+"""Losses, penalties and the step against closed forms: linear and quadratic critics, worked out on paper."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from torch import nn
+
+import gan
+
+numbers = st.floats(-3, 3).map(lambda x: round(x, 3))
+seeds = st.integers(0, 10**6)
+
+
+def samples(seed: int, *shape: int, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@given(seeds, st.sampled_from([(7,), (7, 1), (2, 3, 4)]))
+def test_losses_are_the_formulas_over_all_values(seed, shape):
+    cp, cq = samples(seed, *shape), samples(seed + 1, *shape)
+    p, q = cp.numpy(), cq.numpy()
+    expected = -np.log1p(np.exp(-p)).mean() / 2 - np.log1p(np.exp(q)).mean() / 2 + np.log(2)
+    assert gan.jsd(cp, cq).item() == pytest.approx(expected, rel=1e-12)
+    assert gan.w1(cp, cq).item() == pytest.approx(p.mean() - q.mean(), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_jsd_is_stable_and_differentiable_at_huge_values(dtype):
+    for sign in (1, -1):
+        cp = torch.full((3,), sign * 1e4, dtype=dtype, requires_grad=True)
+        value = gan.jsd(cp, -cp)
+        value.backward()
+        assert value.dtype == dtype and torch.isfinite(cp.grad).all()
+        assert value.item() == pytest.approx(math.log(2) if sign == 1 else math.log(2) - 1e4, rel=1e-6)
+
+
+def test_jsd_of_the_best_critic_is_the_divergence():
+    """Two distributions on five points; the batch holds each point as often as its probability says."""
+    p, q = np.array([4, 3, 1, 1, 1]) / 10, np.array([1, 1, 1, 3, 4]) / 10
+    log_ratio = torch.from_numpy(np.log(p / q))
+    points = torch.arange(5)
+    cp, cq = (log_ratio[points.repeat_interleave(torch.from_numpy(np.rint(10 * d)).long())] for d in (p, q))
+    assert gan.jsd(cp, cq).item() == pytest.approx(jensenshannon(p, q) ** 2, rel=1e-12)
+
+
+@given(seeds, st.sampled_from([torch.float32, torch.float64]), st.booleans())
+def test_penalties_of_a_linear_critic_on_images(seed, dtype, ready):
+    """C(x) = a·x has the slope a everywhere."""
+    a = samples(seed, 3, 4, 4, dtype=dtype).requires_grad_()
+    p, q = samples(seed + 1, 5, 3, 4, 4, dtype=dtype), samples(seed + 2, 5, 3, 4, 4, dtype=dtype)
+    p.requires_grad_(ready)
+
+    def critic(x):
+        return (x * a).flatten(1).sum(1)
+
+    norm = a.detach().norm().item()
+    values = (p, critic(p), q, critic(q), critic)
+    for penalty, expected, slope in [
+        (gan.r1gp, norm**2, 2 * a.detach()),
+        (gan.ogp, (norm - 1) ** 2, 2 * (norm - 1) * a.detach() / norm),
+    ]:
+        value = penalty(*values)
+        assert value.dtype == dtype and value.shape == ()
+        assert value.item() == pytest.approx(expected, rel=1e-5)
+        (gradient,) = torch.autograd.grad(value, a)
+        torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-5)
+    assert p.grad is None and q.grad is None
+
+
+@given(seeds, numbers, numbers)
+def test_penalties_of_a_quadratic_critic_on_scalars(seed, a, b):
+    """C(x) = a x² + b x has the slope 2ax + b; with p = q there is nothing in between to draw."""
+    p, q = samples(seed, 6), samples(seed + 1, 6)
+    parameter = torch.tensor([a, b], dtype=torch.float64, requires_grad=True)
+
+    def critic(x):
+        return parameter[0] * x**2 + parameter[1] * x
+
+    slope = 2 * a * p + b
+    assert gan.r1gp(p, critic(p), q, critic(q), critic).item() == pytest.approx(slope.square().mean().item(), abs=1e-12)
+    on_real = gan.ogp(p, critic(p), p, critic(p), critic).item()
+    assert on_real == pytest.approx((slope.abs() - 1).square().mean().item(), abs=1e-12)
+
+
+def test_one_centred_penalty_draws_its_points_between_each_pair():
+    seen = []
+
+    def critic(x):
+        seen.append(x.detach())
+        return x.flatten(1).sum(1)
+
+    p, q = torch.zeros(4000, 2), torch.tensor([[1.0, 2.0]]).expand(4000, 2)
+    gan.ogp(p, None, q, None, critic)
+    (x,) = seen
+    share = x[:, 0]
+    torch.testing.assert_close(x[:, 1], 2 * share)  # one ε a pair, not one a coordinate
+    assert share.min() >= 0 and share.max() <= 1 and len(share.unique()) > 3000
+    assert share.mean().item() == pytest.approx(0.5, abs=0.02) and share.var().item() == pytest.approx(1 / 12, abs=0.01)
+
+
+def test_one_centred_penalty_has_a_finite_gradient_where_the_slope_is_zero():
+    a = torch.zeros(2, requires_grad=True)
+    value = gan.ogp(torch.ones(3, 2), None, torch.zeros(3, 2), None, lambda x: x @ a)
+    value.backward()
+    assert value.item() == 1 and torch.isfinite(a.grad).all()
+
+
+@pytest.mark.parametrize(("reg_type", "passes"), [(None, 2), ("R1", 2), ("GP", 3)])
+def test_critic_passes_of_the_loss(reg_type, passes):
+    """R1 takes the slope from the pass that the metric needs anyway."""
+    calls = []
+
+    def critic(x):
+        calls.append(len(x))
+        return x.square().flatten(1).sum(1)
+
+    gan.make_losses("W1", reg_type)[1](torch.ones(3, 2), torch.zeros(3, 2), critic)
+    assert len(calls) == passes
+
+
+@pytest.mark.parametrize("loss_type", gan.AVAILABLE_LOSSES)
+@pytest.mark.parametrize("reg_type", gan.AVAILABLE_REGULARIZERS)
+def test_critic_loss_is_the_penalty_minus_the_metric(loss_type, reg_type):
+    p, q = samples(0, 5), samples(1, 5)
+
+    def critic(x):
+        return 3 * x
+
+    metric, critic_loss = gan.make_losses(loss_type, reg_type, 0.25)
+    value = {"JSD": gan.jsd, "W1": gan.w1}[loss_type](3 * p, 3 * q)
+    penalty = {"R1": 9.0, "GP": 4.0, None: 0.0}[reg_type]
+    assert metric(p, q, critic).item() == pytest.approx(value.item())
+    assert critic_loss(p, q, critic).item() == pytest.approx(-value.item() + penalty / 4)
+
+
+def test_errors_are_those_of_the_public_tests():
+    for loss, reg in [("KL", None), ("jsd", None), ("JSD", "R2"), ("W1", "gp")]:
+        with pytest.raises(NotImplementedError):
+            gan.make_losses(loss, reg)
+        with pytest.raises(NotImplementedError):
+            gan.make_train_step(loss, reg_type=reg)
+    for reg_cf in (0, -1, math.nan):
+        with pytest.raises(AssertionError):
+            gan.make_losses("JSD", "R1", reg_cf)
+    for wrong in ({"critic_inner_iters": 0}, {"alpha_ema": 0}, {"alpha_ema": 1}, {"alpha_ema": -0.1}, {"reg_cf": 0}):
+        with pytest.raises(AssertionError):
+            gan.make_train_step("JSD", **wrong)
+
+
+@given(st.floats(0.01, 0.99), seeds)
+def test_moving_average(alpha, seed):
+    torch.manual_seed(seed)
+    source, target = nn.Linear(3, 2), nn.Linear(3, 2)
+    before, held = copy.deepcopy(target), copy.deepcopy(source)
+    assert gan.apply_exponential_moving_average(source, target, alpha) is None
+    for new, old, s in zip(target.parameters(), before.parameters(), source.parameters(), strict=True):
+        torch.testing.assert_close(new, alpha * old + (1 - alpha) * s)
+        assert new.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), held.parameters(), strict=True))
+
+
+class Point(nn.Module):
+    """A generator of one point."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = nn.Parameter(at)
+
+    def forward(self):
+        return self.at
+
+
+def hand_step(loss, reg, cf, theta, psi, target, lr):
+    """One alternating update of the dirac game, worked out on paper."""
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+
+    def weights(psi):
+        if loss == "W1":
+            return 1.0, 1.0
+        return sigmoid(-(psi[0] * target + psi[1])) / 2, sigmoid(psi[0] * theta + psi[1]) / 2
+
+    for _ in range(2):
+        a, b = weights(psi)
+        penalty = {"R1": 2 * psi[0], "GP": 2 * (abs(psi[0]) - 1) * math.copysign(1, psi[0]), None: 0.0}[reg]
+        psi = [psi[0] + lr * (a * target - b * theta - cf * penalty), psi[1] + lr * (a - b)]
+    return theta + lr * weights(psi)[1] * psi[0], psi
+
+
+@given(
+    st.sampled_from(gan.AVAILABLE_LOSSES),
+    st.sampled_from(gan.AVAILABLE_REGULARIZERS),
+    *[numbers.filter(lambda x: abs(x) > 0.1)] * 4,
+)
+def test_train_step_of_a_linear_critic_with_sgd(loss, reg, theta, psi0, psi1, target):
+    generator, critic = (
+        Point(torch.tensor([theta], dtype=torch.float64)),
+        torch.tensor([psi0, psi1], dtype=torch.float64),
+    )
+    critic.requires_grad_()
+    average = copy.deepcopy(generator)
+    step = gan.make_train_step(loss, 2, reg, 0.3, alpha_ema=None)
+    optimizers = [torch.optim.SGD(p, lr=0.1) for p in ([critic], generator.parameters())]
+    data = itertools.repeat(torch.tensor([target], dtype=torch.float64))
+    before = gan.make_losses(loss)[0]
+    value = step(data, lambda x: critic[0] * x + critic[1], optimizers[0], generator, average, optimizers[1])
+    expected_theta, expected_psi = hand_step(loss, reg, 0.3, theta, [psi0, psi1], target, 0.1)
+    assert generator.at.item() == pytest.approx(expected_theta, rel=1e-9, abs=1e-9)
+    assert critic.tolist() == pytest.approx(expected_psi, rel=1e-9, abs=1e-9)
+    assert average.at.item() == theta  # no average was asked for
+    at = before(next(data), torch.tensor([theta], dtype=torch.float64), lambda x: critic[0] * x + critic[1])
+    assert value.item() == pytest.approx(at.item(), rel=1e-9, abs=1e-9) and not value.requires_grad
+
+
+def test_each_update_touches_one_player_and_takes_fresh_batches():
+    generator, critic = nn.Linear(1, 2), nn.Linear(2, 1)
+    held = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            grads = [[p.grad is not None for p in player.parameters()] for player in (critic, generator)]
+            held.append((self is critic_optim, grads))
+            return super().step(closure)
+
+    critic_optim, generator_optim = Watched(critic.parameters(), lr=0.1), Watched(generator.parameters(), lr=0.1)
+    drawn, made = itertools.count(), itertools.count()
+    data = (torch.full((4, 2), float(next(drawn))) for _ in itertools.count())
+
+    def make():
+        next(made)
+        return generator(torch.randn(4, 1))
+
+    step = gan.make_train_step("JSD", 3, "R1", 0.1)
+    for _ in range(2):
+        step(data, lambda x: critic(x).squeeze(1), critic_optim, make, None, generator_optim)
+    assert [of_critic for of_critic, _ in held] == [True, True, True, False] * 2
+    for of_critic, (on_critic, on_generator) in held:
+        assert set(on_critic) == {of_critic} and set(on_generator) == {not of_critic}
+    assert next(drawn) == next(made) == 8
+    assert all(p.grad is None for player in (critic, generator) for p in player.parameters())
+
+
+def test_train_step_moves_the_average():
+    generator, critic = Point(torch.ones(1)), nn.Linear(1, 1)
+    average = copy.deepcopy(generator)
+    optimizers = [torch.optim.SGD(p.parameters(), lr=0.1) for p in (critic, generator)]
+    step = gan.make_train_step("W1", alpha_ema=0.9)
+    data = itertools.repeat(torch.zeros(1))
+    step(data, lambda x: critic(x.view(-1, 1)), optimizers[0], generator, average, optimizers[1])
+    assert average.at.item() == pytest.approx(0.9 + 0.1 * generator.at.item())
+    assert generator.at.item() != 1
