@@ -298,7 +298,7 @@ def question2_dirac(options: Options) -> dict[str, Any]:
         rows.append({"name": run.name, **setting, **results[run.folder.name]})
     first = runs[0].hp
     return {
-        "dataset": options.dataset,
+        "dataset": "none",
         "seed": DIRAC_SEED,
         "options": {"max_iters": first.max_iters, "games": first.games, "lr": first.generator_lr},
         "cycle_of_a_weak_penalty": 4 / math.pi,
@@ -353,7 +353,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in options.only or EXPERIMENTS:
         path = Path(options.out) / "results" / f"{name}.json"
         held = json.loads(path.read_text()) if path.exists() else {}
-        if (held.get("profile"), held.get("dataset")) == (options.profile, options.dataset):
+        used = ("none", options.dataset, options.images)
+        if held.get("profile") == options.profile and held.get("dataset") in used:
             print(f"{name}: done before, {path} has it")
             continue
         print(f"{name}: running")
