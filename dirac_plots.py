@@ -60,7 +60,7 @@ def final_plot(path: str | Path, title: str, game: Game, trajectory: Trajectory,
             over_time(drawing.add_subplot(1, 3, 2), game, trajectory, of)
             in_space(drawing.add_subplot(1, 3, 3, projection="3d"), game, trajectory, of)
             with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=130)
+                drawing.savefig(temporary, dpi=95)
         finally:
             plt.close(drawing)
 
@@ -121,7 +121,7 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
             drawing.supxlabel("critic's slope $\\psi_0$", fontsize=9)
             drawing.supylabel("generated point $\\theta$", fontsize=9)
             with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=150)
+                drawing.savefig(temporary, dpi=120)
         finally:
             plt.close(drawing)
 

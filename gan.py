@@ -10,12 +10,13 @@ training.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 AVAILABLE_LOSSES = ["JSD", "W1"]
 AVAILABLE_REGULARIZERS = ["GP", "R1", None]
@@ -23,6 +24,7 @@ AVAILABLE_REGULARIZERS = ["GP", "R1", None]
 Critic = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor, Critic], Tensor]
 TrainStep = Callable[..., Tensor]
+EvalStep = Callable[..., tuple[Tensor, dict[str, float]]]
 
 
 def jsd(cp: Tensor, cq: Tensor) -> Tensor:
@@ -247,6 +249,103 @@ def make_train_step(
         return value.detach()
 
     return train_step
+
+
+def make_eval_step(
+    stats_filename: str | Path,
+    eval_data_iter: Iterable[Tensor],
+    dimz: int,
+    persisting_Z: int = 100,  # noqa: N803
+    device: torch.device | str | None = None,
+    features: nn.Module | None = None,
+    logits: nn.Module | None = None,
+    max_samples: int = 50_000,
+) -> EvalStep:
+    """The evaluation of a generator: Inception Score, Fréchet Inception Distance, and the critic's mean values.
+
+    The real data's part of the distance is computed once, from ``eval_data_iter``, and kept in ``stats_filename``: who
+    changes data or network must change the name.
+
+    Args:
+        stats_filename: File of the real data's statistics.
+        eval_data_iter: Batches of real images ``(N, 3, H, W)`` in [-1, 1]; of more than ``max_samples`` the first.
+        dimz: Size of the noise vector.
+        persisting_Z: Number of noise vectors that are drawn now and give the samples of every evaluation.
+        device: Where it runs; None for the CPU.
+        features: Maps uint8 images to features ``(N, d)`` for the distance; None takes Inception's, which torchmetrics
+            gets through torch-fidelity.
+        logits: Maps uint8 images to logits for the Inception Score; None as above.
+        max_samples: Images of an evaluation, real and generated, at most.
+
+    Returns:
+        ``eval_step(eval_data_iter, critic, generator)``, which returns the images of the kept noise
+        ``(persisting_Z, 3, H, W)`` and a dictionary of floats: ``IS``, ``FID``, and the critic's mean at real (``cp``)
+        and generated (``cq``) images. It draws as many images as there are real ones. Where the generator has batch
+        normalisation, its statistics are taken anew first, from noise, as the averaged generator needs.
+
+    Source:
+        Salimans et al. (2016), section 4; Heusel et al. (2017), equation 6.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.inception import InceptionScore
+
+    device = torch.device(device or "cpu")
+    kept_noise = torch.randn(persisting_Z, dimz, device=device)
+    distance = FrechetInceptionDistance(features or 2048, reset_real_features=False).to(device)
+    inception_score = InceptionScore(logits or "logits_unbiased").to(device)
+    held = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+    path = Path(stats_filename)
+    if path.exists():
+        for name, value in torch.load(path, map_location=device, weights_only=True).items():
+            getattr(distance, name).copy_(value)
+    else:
+        for real in _first(eval_data_iter, max_samples):
+            distance.update(_bytes(real.to(device)), real=True)
+        # Under another name first: a run that is killed here leaves no half file for the next to trust.
+        unfinished = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({name: getattr(distance, name) for name in held}, unfinished)
+        unfinished.replace(path)
+
+    @torch.no_grad()
+    def eval_step(
+        eval_data_iter: Iterable[Tensor], critic: Critic, generator: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        distance.reset()
+        inception_score.reset()
+        training = getattr(generator, "training", False)
+        if isinstance(generator, nn.Module):
+            update_bn((torch.randn(len(kept_noise), dimz, device=device) for _ in range(50)), generator)
+            generator.eval()
+        sums, count = torch.zeros(2, device=device), 0
+        for real in _first(eval_data_iter, max_samples):
+            fake = generator(torch.randn(len(real), dimz, device=device))
+            sums += torch.stack([critic(real.to(device)).sum(), critic(fake).sum()])
+            count += len(real)
+            distance.update(_bytes(fake), real=False)
+            inception_score.update(_bytes(fake))
+        samples = generator(kept_noise)
+        if isinstance(generator, nn.Module):
+            generator.train(training)
+        cp, cq = (sums / count).tolist()
+        scores = {"IS": inception_score.compute()[0].item(), "FID": distance.compute().item(), "cp": cp, "cq": cq}
+        return samples, scores
+
+    return eval_step
+
+
+def _first(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    """The first images of batches, ``count`` at most."""
+    for batch in batches:
+        yield batch[:count]
+        count -= len(batch)
+        if count <= 0:
+            return
+
+
+def _bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -238,7 +238,8 @@ def print_games(results: dict[str, dict[str, Any]]) -> None:
             values = "/".join("-" if side[key] is None else f"{side[key]:.4g}" for side in both)
             cells.append(f"{values:>{width}}")
         averaged = result["measured"].get("averaged")
-        print(f"{name:22} {' '.join(cells)} {averaged['amplitude'] if averaged else math.nan:9.2g}")
+        cells.append(f"{averaged['amplitude']:9.2g}" if averaged else f"{'-':>9}")
+        print(f"{name:22} {' '.join(cells)}")
     print("predicted/measured; periods in updates; medians over the starting points")
 
 

@@ -255,3 +255,54 @@ def test_train_step_moves_the_average():
     step(data, lambda x: critic(x.view(-1, 1)), optimizers[0], generator, average, optimizers[1])
     assert average.at.item() == pytest.approx(0.9 + 0.1 * generator.at.item())
     assert generator.at.item() != 1
+
+
+class Pixels(nn.Module):
+    """Features that can be worked out: the mean of each channel."""
+
+    num_features = 3
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        return images.double().mean((2, 3))
+
+
+class Constant(nn.Module):
+    """Images of one colour each, whose channels are the noise."""
+
+    def __init__(self, shift=0.0):
+        super().__init__()
+        self.normalisation = nn.BatchNorm1d(3, affine=False)
+        self.shift = shift
+
+    def forward(self, z):
+        return (self.normalisation(z) / 4 + self.shift).clamp(-1, 1)[..., None, None].expand(-1, 3, 4, 4)
+
+
+def test_eval_step_scores_against_kept_statistics(tmp_path):
+    torch.manual_seed(0)
+    real = [(torch.randn(100, 3) / 4).clamp(-1, 1)[..., None, None].expand(-1, 3, 4, 4) for _ in range(20)]
+    path = tmp_path / "stats.pt"
+    make = lambda data: gan.make_eval_step(path, data, 3, 100, features=Pixels(), logits=Pixels())  # noqa: E731
+    step = make(real)
+    held = path.read_bytes()
+    generator = Constant(shift=0.2)
+    generator.normalisation.running_mean += 100  # stale, as an average's are
+    samples, scores = step(real, lambda x: x.mean((1, 2, 3)), generator)
+    assert samples.shape == (100, 3, 4, 4) and generator.training
+    # Two Gaussians of the same covariance: the squared distance of their means, 0.2 · 127.5 in each channel.
+    assert scores["FID"] == pytest.approx(3 * (0.2 * 127.5) ** 2, rel=0.1)
+    assert scores["cp"] == pytest.approx(0, abs=0.02) and scores["cq"] == pytest.approx(0.2, abs=0.02)
+    assert set(scores) == {"IS", "FID", "cp", "cq"} and scores["IS"] >= 1
+    again, _ = step(real, lambda x: x.mean((1, 2, 3)), generator)
+    torch.testing.assert_close(again, samples, atol=0.1, rtol=0)  # the same noise
+    _, other = make([])(real, lambda x: x.mean((1, 2, 3)), Constant())  # the file is enough
+    assert other["FID"] < 30 and path.read_bytes() == held
+
+
+def test_eval_step_stops_at_its_number_of_images(tmp_path):
+    endless = itertools.repeat(torch.rand(64, 3, 4, 4))
+    step = gan.make_eval_step(tmp_path / "s.pt", endless, 3, features=Pixels(), logits=Pixels(), max_samples=100)
+    seen = []
+    step(endless, lambda x: seen.append(len(x)) or x.mean((1, 2, 3)), Constant())
+    assert seen == [64, 64, 36, 36]
