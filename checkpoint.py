@@ -82,7 +82,7 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
     if path.exists():
         # A field that was added later had its default when the run began.
         held = fields | json.loads(path.read_text())
-        other = [f"{k}={held.get(k)}" for k in values if k not in free and held.get(k) != values[k]]
+        other = [f"{k}={held[k]}" for k in values if k not in free and k in held and held[k] != values[k]]
         if other:
             raise ValueError(f"{folder} holds a run with {', '.join(other)}; choose another --out")
     elif folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):

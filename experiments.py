@@ -27,6 +27,7 @@ import checkpoint
 import command_line
 import data
 import flow_plots
+import gan_study
 import plots
 import run_exp
 import train
@@ -307,6 +308,11 @@ def question2_dirac(options: Options) -> dict[str, Any]:
     }
 
 
+def question2_images(options: Options) -> dict[str, Any]:
+    """Question 2.7: the GANs of images, in full with CUDA, at reduced size without."""
+    return gan_study.study(Path(options.out), options.data, options.profile == "quick", options.device)
+
+
 def vae_speed(options: Options) -> dict[str, Any]:
     """The benchmark of question 1, cut down in the quick profile."""
     quick = options.profile == "quick"
@@ -326,6 +332,7 @@ def flow_speed(options: Options) -> dict[str, Any]:
 EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "vae": question1,
     "dirac": question2_dirac,
+    "gan": question2_images,
     "flow": question3,
     "flow_posterior": question3_posterior,
     "vae_speed": vae_speed,

@@ -10,6 +10,7 @@ folder, ``OUT/NAME-SEED``, and started again goes on where it stopped.
 
 import contextlib
 import dataclasses
+import json
 import math
 import multiprocessing
 import os
@@ -155,7 +156,9 @@ def load_images(management: Management) -> Images:
 
 def run_images(run: Run, images: Images, deadline: float = math.inf, progress: bool = True) -> dict[str, Any] | None:
     """Train one configuration on images. The result, or None where time was up before the end."""
-    hp, management = run.hp, run.management
+    hp, management, path = run.hp, run.management, run.folder / "result.json"
+    if path.exists():
+        return json.loads(path.read_text())
 
     def evaluate(generator: Generator, last: bool) -> dict[str, float]:
         count = management.final_samples if last else management.eval_samples
@@ -172,7 +175,7 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
         # The averaged generator was scored at the end of training; beside it, the one that was trained.
         result["final"] = next(line for line in reversed(lines) if "samples" in line)
         result["final_without_average"] = evaluate(players.generator.eval(), True)
-    checkpoint.write_json(run.folder / "result.json", result)
+    checkpoint.write_json(path, result)
     return result
 
 

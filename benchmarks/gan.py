@@ -1,0 +1,164 @@
+"""The speed of training GANs of images.
+
+    python benchmarks/gan.py
+
+times in turns, for each kind of configuration, a generator update (with its critic updates and the average) of the plain
+eager float32 loop and of the fast path: bfloat16, channels last, fused Adam and, on CUDA, the step as a graph. Beside
+it: the share of the device's own bfloat16 rate in matrix products that the fast path achieves, the memory, and the share
+of evaluation in a run. On a CPU the networks are narrow.
+"""
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import checkpoint
+import command_line
+import image_gan
+import score
+from configurations import CONFIGURATIONS
+
+KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1": "cifar10-jsd-3"}
+
+
+@dataclass
+class Options:
+    """What to measure."""
+
+    width: int = 0  # of both networks; 0 takes the configurations' on CUDA and 16 on a CPU
+    rounds: int = 5  # turns of the two
+    updates: int = 0  # updates in each turn; 0 takes 100 on CUDA and 4 on a CPU
+    eval_samples: int = 0  # images of a timed evaluation; 0 takes 10000 on CUDA and 500 on a CPU
+    device: str = "auto"  # auto, cpu, cuda, ...
+    out: str = "runs/benchmark/gan.json"  # where the result goes
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or min(self.width, self.updates, self.eval_samples) < 0:
+            raise ValueError("rounds must be at least 1; width, updates and eval_samples at least 0")
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes."""
+    wait(device)
+    started = time.perf_counter()
+    function()
+    wait(device)
+    return time.perf_counter() - started
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Operations a second of a large bfloat16 matrix product: the median of several."""
+    n = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = [seconds(lambda: a @ b, device) for _ in range(12)][2:]
+    return 2 * n**3 / statistics.median(times)
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Milliseconds of an update of both paths, per kind, and what an evaluation takes.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    device = command_line.choose_device(options.device)
+    gpu = device.type == "cuda"
+    updates = options.updates or (100 if gpu else 4)
+    images = torch.randint(0, 256, (50_000 if gpu else 1000, 3, 32, 32), dtype=torch.uint8).to(device)
+    rate = matrix_rate(device)
+    kinds = {}
+    for kind, name in KINDS.items():
+        hp = CONFIGURATIONS[name]
+        width = options.width or (hp.generator_dimh if gpu else 16)
+        hp = dataclasses.replace(hp, generator_dimh=width, critic_dimh=width)
+        runs: dict[str, Callable[[], None]] = {}
+        memory = {}
+        for path in ("plain", "fast"):
+            if gpu:
+                torch.cuda.reset_peak_memory_stats(device)
+            players = image_gan.Players(hp, device, path == "fast")
+            advance = image_gan.make_advance(hp, players, images, torch.zeros((), device=device))
+            if path == "plain":
+                with FlopCounterMode(display=False) as counter:
+                    advance()
+            runs[path] = image_gan.Graphed(advance) if gpu and path == "fast" else advance
+            for _ in range(image_gan.GRAPH_WARMUP + 2 if gpu else 1):
+                runs[path]()
+            wait(device)
+            memory[path] = torch.cuda.max_memory_allocated(device) / 1e9 if gpu else None
+        milliseconds: dict[str, list[float]] = {path: [] for path in runs}
+        for _ in range(options.rounds):
+            for path, run in runs.items():
+                milliseconds[path].append(
+                    1e3 / updates * seconds(lambda run=run: [run() for _ in range(updates)], device)
+                )
+        median = {path: statistics.median(values) for path, values in milliseconds.items()}
+        flops = counter.get_total_flops()
+        kinds[kind] = {
+            "milliseconds": milliseconds,
+            "median": median,
+            "times_faster": median["plain"] / median["fast"],
+            "tera_operations": flops / 1e12,
+            "share_of_rate": flops / (median["fast"] / 1e3) / rate,
+            "gigabytes": memory,
+        }
+    samples = options.eval_samples or (10_000 if gpu else 500)
+    scorer = score.own_classifier(device=device)
+    sums = score.reference(scorer, images[:1000])
+    generator = players.averaged.eval()
+    evaluation = seconds(
+        lambda: score.score(scorer, sums, score.generated(generator, hp.dimz, samples, 0), device), device
+    )
+    between = 2000 * kinds["JSD"]["median"]["fast"] / 1e3
+    return {
+        "device": torch.cuda.get_device_name(device) if gpu else "CPU",
+        "width": width,
+        "batch_size": hp.batch_size,
+        "rounds": options.rounds,
+        "updates": updates,
+        "matrix_tera_operations_a_second": rate / 1e12,
+        "kinds": kinds,
+        "evaluation": {"samples": samples, "seconds": evaluation, "share_of_run": evaluation / (evaluation + between)},
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = command_line.parse(Options, "Time the training of GANs of images, plain and fast.", argv)
+    try:
+        result = measure(options)
+    except ValueError as error:
+        command_line.fail(error)
+    print(f"{result['device']}, width {result['width']}, batch {result['batch_size']}")
+    print(f"{'ms an update':20} {'plain':>9} {'fast':>9} {'faster':>8} {'of the matrix rate':>19}")
+    for kind, row in result["kinds"].items():
+        median = row["median"]
+        print(
+            f"{kind:20} {median['plain']:9.2f} {median['fast']:9.2f} {row['times_faster']:7.1f}x"
+            f" {row['share_of_rate']:18.0%}"
+        )
+    evaluation = result["evaluation"]
+    print(
+        f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"
+        f" {evaluation['share_of_run']:.0%} of a run that does it every 2000 updates"
+    )
+    checkpoint.write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The study of question 2.7: five configurations, metrics and scores over training, and what the scores are worth.
+
+With CUDA it is the full study. Without, a reduced one, of narrow networks and few updates, that says so wherever its
+numbers are shown.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+from torchvision.utils import save_image
+
+import checkpoint
+import data
+import image_gan
+import plots
+import run_exp
+import score
+from model import Generator
+
+SEED = 31415
+# What the command line adds to the configurations: nothing for the full study.
+NARROW = "--scores classifier --generator_dimh {0} --critic_dimh {0} --max_iters {1} --log_every {2} --eval_every {3}"
+SCALES = {
+    "full": "--dataset cifar10",
+    "reduced": f"--dataset cifar10 {NARROW.format(16, 3000, 50, 300)} --eval_samples 5000 --final_samples 20000",
+    "quick": f"--dataset digits --dimz 8 --batch_size 8 {NARROW.format(4, 30, 5, 10)}"
+    " --eval_samples 100 --final_samples 200",
+}
+MANAGED = ("log_every", "eval_every", "eval_samples", "final_samples", "fid_reference", "scores")
+
+
+def study(out: Path, data_root: str, quick: bool, device: str = "auto") -> dict[str, Any]:
+    """Run the configurations, or go on with them, and draw what came of it.
+
+    Args:
+        out: Folder of the runs, in ``gan``, and of the ``figures``.
+        data_root: Folder where data sets lie or are put.
+        quick: Tiny networks and the stand-in data.
+        device: As for ``run_exp.py``.
+    """
+    scale = "quick" if quick else "full" if torch.cuda.is_available() and device != "cpu" else "reduced"
+    argv = ["--config", "cifar10-*", "--seed", str(SEED), "--out", str(out / "gan"), "--data", data_root]
+    runs = run_exp.plan([*argv, "--device", device, *SCALES[scale].split()])
+    results = run_exp.run_all(runs)
+    images = run_exp.load_images(runs[0].management)
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for run in runs:
+        result = results[run.folder.name]
+        row = summarise(run, result, images.scorer.names)
+        rows.append(row)
+        draw_curves(figures / f"gan_curve_{run.name}.svg", row, images.scorer.names[1])
+        shutil.copy(run.folder / f"samples_{run.hp.max_iters:06}.png", figures / f"gan_samples_{run.name}.png")
+    best = min(rows, key=lambda row: row["final"][images.scorer.names[1]])
+    run = next(run for run in runs if run.name == best["name"])
+    generator = trained_generator(run)
+    draw_neighbours(figures / "gan_neighbours.png", generator, run.hp, images)
+    draw_interpolation(figures / "gan_interpolation.png", generator, run.hp)
+    corrupted = corruption_scores(images, data_root, count=100 if quick else 5000)
+    draw_corruptions(figures / "gan_corruptions.svg", corrupted, images.scorer.names[1])
+    first = runs[0]
+    return {
+        "dataset": images.dataset,
+        "scale": scale,
+        "scores": dict(zip(("is", "fid"), images.scorer.names, strict=True)),
+        "options": {**vars(first.hp), **{k: getattr(first.management, k) for k in MANAGED}},
+        "full_options": {**vars(run_exp.CONFIGURATIONS[first.name])},
+        "runs": rows,
+        "best": best["name"],
+        "corruptions": corrupted,
+    }
+
+
+def summarise(run: run_exp.Run, result: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+    """A run's curves, its last scores, and the rank correlation of metric and distance over training."""
+    metrics = [(line["step"], line["metric"]) for line in result["metrics"] if "metric" in line]
+    scores = [line for line in result["metrics"] if names[1] in line]
+    curve = [(line["step"], line[names[1]], line[names[0]]) for line in scores if line["step"] < run.hp.max_iters]
+    # The metric at an evaluation is its mean over the updates since the one before.
+    steps = [0, *(step for step, *_ in curve)]
+    means = [np.mean([v for step, v in metrics if before < step <= after]) for before, after in pairwise(steps)]
+    rank = spearmanr(means, [fid for _, fid, _ in curve]) if len(curve) > 2 else (math.nan, math.nan)
+    timed = [line for line in result["metrics"] if "seconds" in line]
+    return {
+        "name": run.name,
+        "loss": run.hp.loss_type,
+        "spectral_norm": run.hp.spectral_norm,
+        "penalty": run.hp.reg_type,
+        "metric": metrics,
+        "curve": curve,
+        "final": result["final"],
+        "final_without_average": result["final_without_average"],
+        "rank_correlation": None if math.isnan(rank[0]) else float(rank[0]),
+        "p_value": None if math.isnan(rank[1]) else float(rank[1]),
+        "milliseconds": 1e3 * timed[-1]["seconds"] / timed[-1]["step"],
+    }
+
+
+def trained_generator(run: run_exp.Run) -> Generator:
+    """The averaged generator of a run that has ended, ready to draw."""
+    device = run_exp.command_line.choose_device(run.management.device)
+    players = image_gan.Players(run.hp, device, image_gan.use_fast(run.management, device))
+    players.load_state_dict(checkpoint.load(run.folder / "checkpoint.pt", device)["players"])
+    return image_gan.refresh_average(players, run.hp)
+
+
+def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
+    """The metric and the distance over training, each with an axis of its own."""
+    with plots.figure(path, size=(3.1, 2.2)) as (axes,):
+        axes.plot(*zip(*row["metric"], strict=True), color=plots.COLOURS[0], linewidth=0.8)
+        axes.set_xlabel("generator updates")
+        axes.set_ylabel(f"metric ({row['loss']})", color=plots.COLOURS[0])
+        axes.set_title(row["name"])
+        right = axes.twinx()
+        steps, fids, _ = zip(*row["curve"], strict=True)
+        right.plot(steps, fids, color=plots.COLOURS[1], marker="o", markersize=2.5)
+        right.set_ylabel(name, color=plots.COLOURS[1])
+        right.spines["right"].set_visible(True)
+        right.set_ylim(bottom=0)
+        right.grid(False)
+
+
+@torch.no_grad()
+def draw_neighbours(path: Path, generator: Generator, hp: Any, images: run_exp.Images, count: int = 8) -> None:
+    """Generated images (left column) and the training images next to them in feature space: is it copying?"""
+    fake = next(score.generated(generator, hp.dimz, count, seed=1))
+    features = images.scorer.module(fake)[0]
+    best = torch.full((count, 6), torch.inf, device=fake.device)
+    index = torch.zeros((count, 6), dtype=torch.int64, device=fake.device)
+    for start, batch in zip(range(0, len(images.train), 500), images.train.split(500), strict=True):
+        distance = torch.cdist(features, images.scorer.module(batch)[0])
+        both = torch.cat([best, distance], dim=1)
+        where = torch.cat([index, torch.arange(len(batch), device=fake.device).expand(count, -1) + start], dim=1)
+        best, order = both.topk(6, largest=False)
+        index = where.gather(1, order)
+    picture = torch.cat([fake[:, None], images.train[index]], dim=1).flatten(0, 1)
+    _save(path, picture, columns=7)
+
+
+@torch.no_grad()
+def draw_interpolation(path: Path, generator: Generator, hp: Any, rows: int = 5, columns: int = 10) -> None:
+    """Walks between pairs of noise vectors, on the sphere on which such vectors lie."""
+    noise = torch.randn(2, rows, hp.dimz, generator=torch.Generator().manual_seed(2))
+    angle = torch.linspace(0, math.pi / 2, columns).view(1, -1, 1)
+    z = (torch.cos(angle) * noise[0, :, None] + torch.sin(angle) * noise[1, :, None]).flatten(0, 1)
+    _save(path, score.to_uint8(generator(z.to(next(generator.parameters()).device))), columns)
+
+
+def _save(path: Path, images: Tensor, columns: int) -> None:
+    with checkpoint.atomic_write(path) as temporary:
+        save_image(images.cpu().float() / 255, temporary, nrow=columns)
+
+
+def corruptions(
+    images: Tensor, labels: Tensor | None, train: Tensor, count: int
+) -> Iterator[tuple[str, float, Tensor]]:
+    """Known damage to real images: its kind, its strength, and the images.
+
+    Args:
+        images: Held-out images, uint8.
+        labels: Their classes, or None.
+        train: Training images, some of which are "memorised".
+        count: Images of each set.
+    """
+    random = torch.Generator().manual_seed(0)
+    images_of = images[torch.randperm(len(images), generator=random)[:count]]
+    noise = torch.randn(images_of.shape, generator=random).to(images.device)
+    for sigma in (0, 2, 5, 10, 20):
+        yield "noise", sigma, (images_of + sigma * noise).clamp(0, 255).to(torch.uint8)
+    for sigma in (0.0, 0.4, 0.6, 0.8, 1.2):
+        yield "blur", sigma, gaussian_blur(images_of, [7, 7], [sigma] * 2) if sigma else images_of
+    if labels is not None:
+        for missing in (0, 1, 2, 4, 8):
+            kept = (labels >= missing).nonzero().flatten()
+            yield "missing classes", missing, images[kept[torch.randint(len(kept), (count,), generator=random)]]
+    for share in (1, 5, 20, 100):
+        few = torch.randperm(len(train), generator=random)[: max(2, count // share)]
+        yield "memorised subset", share, train[few[torch.arange(count) % len(few)]]
+
+
+def corruption_scores(images: run_exp.Images, data_root: str, count: int) -> list[dict[str, Any]]:
+    """The distance of corrupted real images, kind by kind."""
+    if images.dataset == "cifar10":
+        held = data.cifar10(data_root)
+        test, labels = held.test.to(images.train.device), held.test_labels
+    else:
+        test, labels = images.train, None
+    rows: dict[str, dict[str, Any]] = {}
+    for kind, strength, batch in corruptions(test, labels, images.train, count):
+        distance = score.score(images.scorer, images.sums, batch.split(500), batch.device)[images.scorer.names[1]]
+        row = rows.setdefault(kind, {"kind": kind, "strengths": [], "distances": []})
+        row["strengths"].append(strength)
+        row["distances"].append(distance)
+    for row in rows.values():
+        row["rises"] = row["distances"] == sorted(row["distances"])
+    return list(rows.values())
+
+
+def draw_corruptions(path: Path, rows: list[dict[str, Any]], name: str) -> None:
+    """The distance over the strength of each kind of damage."""
+    units = {
+        "noise": "$\\sigma$ (of 255)",
+        "blur": "$\\sigma$ (pixels)",
+        "missing classes": "of 10",
+        "memorised subset": "copies of each",
+    }
+    with plots.figure(path, columns=len(rows), size=(1.75, 1.8)) as columns:
+        for axes, row in zip(columns, rows, strict=True):
+            places = range(len(row["strengths"]))
+            axes.plot(places, row["distances"], marker="o", markersize=3)
+            axes.set_xticks(places, [f"{strength:g}" for strength in row["strengths"]])
+            axes.set(title=row["kind"], xlabel=units[row["kind"]])
+            axes.set_ylim(bottom=0)
+        columns[0].set_ylabel(name)
