@@ -25,6 +25,7 @@ lint: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/vae.py --data "$(DATA)"
+	$(BIN)/python benchmarks/gan.py
 	$(BIN)/python benchmarks/flow.py
 
 # Take what runs/full holds as the published reference: JSON, figures, PDF and the README's table.

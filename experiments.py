@@ -22,6 +22,7 @@ from torch import Tensor
 
 import autoencoder
 import benchmarks.flow
+import benchmarks.gan
 import benchmarks.vae
 import checkpoint
 import command_line
@@ -319,6 +320,12 @@ def vae_speed(options: Options) -> dict[str, Any]:
     return benchmarks.vae.measure(options.dataset, options.data, rounds=1 if quick else 7, share=1.0 if quick else 0.2)
 
 
+def gan_speed(options: Options) -> dict[str, Any]:
+    """The benchmark of question 2.7, cut down in the quick profile."""
+    quick = {"width": 4, "rounds": 1, "updates": 2, "eval_samples": 100} if options.profile == "quick" else {}
+    return {"dataset": "none", **benchmarks.gan.measure(benchmarks.gan.Options(device=options.device, **quick))}
+
+
 def flow_speed(options: Options) -> dict[str, Any]:
     """The benchmark of question 3, cut down in the quick profile."""
     quick = options.profile == "quick"
@@ -336,6 +343,7 @@ EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "flow": question3,
     "flow_posterior": question3_posterior,
     "vae_speed": vae_speed,
+    "gan_speed": gan_speed,
     "flow_speed": flow_speed,
 }
 

@@ -20,7 +20,7 @@ import command_line
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-SECTIONS = ("vae", "dirac", "flow", "flow_posterior", "vae_speed", "flow_speed")
+SECTIONS = ("vae", "dirac", "gan", "flow", "flow_posterior", "vae_speed", "gan_speed", "flow_speed")
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
 # A fixed date makes the same numbers the same file.
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
