@@ -1,4 +1,4 @@
-# make report | test | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
+# make report | test | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=quick       minutes instead of hours, no network
 
@@ -7,7 +7,7 @@ PROFILE ?= full
 export DATA ?= datasets
 BIN := .venv/bin
 
-.PHONY: help report test lint benchmark reference clean
+.PHONY: help report test test-slurm lint benchmark reference clean
 
 help:
 	@sed -n 's/^# //p; s/^#   /  /p' Makefile
@@ -18,6 +18,11 @@ report: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Jobs on a Slurm cluster of one node that the test starts and stops: as root, with slurm-wlm and munge installed.
+test-slurm: .venv/installed
+	@command -v slurmctld munged >/dev/null || { echo "no Slurm here: apt-get install slurm-wlm munge"; exit 2; }
+	$(BIN)/python -m pytest tests/test_cluster.py -k slurm -rA
 
 lint: .venv/installed
 	$(BIN)/ruff check .

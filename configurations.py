@@ -108,6 +108,7 @@ class Management:
     fast: str = "auto"  # bfloat16, channels last, fused Adam and, on CUDA, graphs: yes, no, or auto (yes on CUDA)
     jobs: int = 0  # processes for dirac runs; 0 takes one per core
     animate: bool = False  # dirac runs: an animation too
+    summary: bool = False  # a table of the finished runs in --out: mean and spread over seeds
     list: bool = False  # print the configurations and stop
 
     def __post_init__(self) -> None:

@@ -15,10 +15,11 @@ def mean_and_error(values: Tensor) -> dict[str, float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds, with the values themselves.
+    """Mean and sample standard deviation over seeds, with the values themselves; of one value there is no deviation.
 
     Example:
         >>> spread([1.0, 3.0])["mean"]
         2.0
     """
-    return {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1)), "values": list(values)}
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "deviation": deviation, "values": list(values)}

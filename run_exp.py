@@ -14,6 +14,7 @@ import json
 import math
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,21 +26,24 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import checkpoint
+import cluster
 import command_line
 import data
 import dirac
 import dirac_plots
 import image_gan
 import score
+import summary
 from configurations import CONFIGURATIONS, Hyperparameters, Management, matching, table
 from model import Generator
 
 # What may differ between two starts of the same run, because no number depends on it.
-FREE = ("data", "out", "list", "jobs", "animate", "checkpoint_minutes", "max_minutes", "inception_weights")
+FREE = ("data", "out", "list", "jobs", "animate", "checkpoint_minutes", "max_minutes", "inception_weights", "summary")
+GROUPS = {"management": Management, "resources": cluster.Resources}
 SCORES = {None: "none", "": "inception", "-C": "classifier"}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Run:
     """One configuration in one seed."""
 
@@ -58,27 +62,24 @@ class Run:
         return {**vars(self.management), **vars(self.hp), "config": self.name}
 
 
+DESCRIPTION = "Play the dirac game and train GANs of images (question 2)."
+
+
 def plan(argv: Sequence[str] | None = None) -> list[Run]:
-    """The runs that a command line asks for; with ``--list``, none.
+    """The runs that a command line asks for.
 
     Raises:
         ValueError: No configuration has such a name.
     """
-    description = "Play the dirac game and train GANs of images (question 2)."
-    management = command_line.parse_all(description, argv, hp=Hyperparameters, management=Management).management
-    if management.list:
-        print(table())
-        return []
+    management = command_line.parse_all(DESCRIPTION, argv, hp=Hyperparameters, **GROUPS).management
     if not management.config:
         raise ValueError("--config takes a configuration's name or a pattern; --list shows them")
     runs = []
     for name in matching(management.config):
         # Parsed again with the configuration's values as defaults, so that what is typed overrides them.
-        chosen = command_line.parse_all(description, argv, hp=CONFIGURATIONS[name], management=Management)
+        hp = command_line.parse_all(DESCRIPTION, argv, hp=CONFIGURATIONS[name], **GROUPS).hp
         task = CONFIGURATIONS[name].task  # no flag, so the parser knows only its default
-        runs += [
-            Run(name, dataclasses.replace(chosen.hp, seed=seed, task=task), management) for seed in management.seed
-        ]
+        runs += [Run(name, dataclasses.replace(hp, seed=seed, task=task), management) for seed in management.seed]
     return runs
 
 
@@ -246,13 +247,44 @@ def print_games(results: dict[str, dict[str, Any]]) -> None:
     print("predicted/measured; periods in updates; medians over the starting points")
 
 
+def run_as_jobs(runs: Sequence[Run], argv: Sequence[str], resources: cluster.Resources) -> dict[str, str]:
+    """Do each run in a job of its own. The runs that failed, and why."""
+    only = {run: ["--config", run.name, "--seed", str(run.hp.seed), "--executor", "none"] for run in runs}
+    tasks = {run.folder.name: cluster.Task([*argv, *flags]) for run, flags in only.items()}
+    return cluster.run_jobs(tasks, Path(runs[0].management.out) / "jobs", resources)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    asked = command_line.parse_all(DESCRIPTION, argv, hp=Hyperparameters, **GROUPS)
+    out = asked.management.out
+    failed: dict[str, str] = {}
     try:
+        if asked.management.list:
+            print(table())
+            return
+        if asked.management.summary and not asked.management.config:
+            print_summary(out)
+            return
         runs = plan(argv)
-        results = run_all(runs)
+        if asked.resources.executor == "none":
+            print_results(runs, run_all(runs))
+        else:
+            failed = run_as_jobs(runs, argv, asked.resources)
+        if asked.management.summary:
+            print_summary(out)
     except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
         command_line.fail(error)
+    for name, why in failed.items():
+        print(f"{name} failed: {why}", file=sys.stderr)
+    print(f"everything is in {out}")
+    if failed:
+        raise SystemExit(1)
+
+
+def print_results(runs: Sequence[Run], results: dict[str, dict[str, Any] | None]) -> None:
+    """The last numbers of each run."""
     if any(run.hp.task == "DIRAC" for run in runs):
         print_games(results)
     for run in runs:
@@ -261,8 +293,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             last = result["metrics"][-1] if result else {}
             numbers = ", ".join(f"{key} {value:.5g}" for key, value in last.items())
             print(f"{run.folder.name}: {numbers or 'time was up; the same command goes on'}")
-    if runs:
-        print(f"everything is in {runs[0].management.out}")
+
+
+def print_summary(out: str) -> None:
+    """The table of the finished runs, kept as ``summary.json`` too."""
+    rows = summary.collect(out)
+    checkpoint.write_json(Path(out) / "summary.json", rows)
+    print(summary.table(rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+"""Runs as jobs, for real: processes of this machine, and a Slurm cluster of one node where Slurm is installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpoint
+import cluster
+import run_exp
+import summary
+
+ROOT = Path(__file__).parent.parent
+NAME = "cifar10-jsd-2"
+IMAGES = ["--dataset=digits", "--scores=none", "--device=cpu", "--generator_dimh=2", "--critic_dimh=2", "--dimz=4"]
+COMMAND = [f"--config={NAME}", *IMAGES, "--batch_size=8", "--log_every=10", "--checkpoint_minutes=0"]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """The environment of a cluster of one node."""
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))) or os.getuid() != 0:
+        pytest.skip("Slurm was not tested: it takes root, and Debian's packages slurm-wlm and munge")
+    folder = tmp_path_factory.mktemp("slurm")
+    script = str(ROOT / "tests" / "slurm_node.sh")
+    subprocess.run(["bash", script, "start", str(folder)], check=True, timeout=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        yield
+    subprocess.run(["bash", script, "stop", str(folder)], check=True, timeout=60)
+
+
+def processes_of(out: Path) -> list[int]:
+    """The processes of jobs that keep their files in a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"submitit.core._submit" in words and any(str(out).encode() in word for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def survives_a_kill(tmp_path: Path, executor: str) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_exp.main([*COMMAND, "--max_iters=150", f"--out={whole}"])
+    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=150", f"--executor={executor}", f"--out={killed}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = killed / f"{NAME}-31415"
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    victims = processes_of(killed)
+    assert victims
+    for pid in victims:
+        os.kill(pid, 9)
+    assert not (folder / "result.json").exists()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and "handed in again" in output, output
+    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, killed)]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    assert (folder / "log.txt").read_text().count(" of 150 on cpu") >= 2  # it was started twice
+
+
+def test_local_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
+    survives_a_kill(tmp_path, "local")
+
+
+def test_slurm_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path, slurm):
+    survives_a_kill(tmp_path, "slurm")
+
+
+def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
+    command = ["--config=dirac-w1-[13]", "--seed", "1", "2", "--max_iters=60", f"--out={tmp_path}", "--summary"]
+    run_exp.main([*command, "--executor=slurm", "--parallel=2"])
+    printed = capsys.readouterr().out
+    assert "dirac-w1-1" in printed and "2 seeds" in printed
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path)
+
+
+def test_a_run_that_fails_is_reported_and_not_repeated(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_exp.main(["--config=cifar10-jsd-1", "--dataset=nonsense", f"--out={tmp_path}", "--executor=local"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "cifar10-jsd-1-31415 failed" in error and "unknown data set" in error and "again" not in error
+
+
+def test_no_cluster_is_a_clear_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(SystemExit) as stop:
+        run_exp.main(["--config=dirac-w1-1", f"--out={tmp_path}", "--executor=slurm"])
+    assert stop.value.code == 2 and "slurm" in capsys.readouterr().err
+    for wrong in (["--executor=cloud"], ["--tries=0"]):
+        with pytest.raises(SystemExit) as stop:
+            run_exp.main(["--config=dirac-w1-1", f"--out={tmp_path}", *wrong])
+        assert stop.value.code == 2
+
+
+class Job:
+    """A job that ended without a result."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = type("Paths", (), {"result_pickle": folder / "none.pkl", "folder": folder})
+
+    def done(self) -> bool:
+        return True
+
+
+def test_a_run_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
+    submitted = []
+
+    class Executor:
+        def batch(self):
+            return __import__("contextlib").nullcontext()
+
+        def submit(self, task):
+            submitted.append(task)
+            return Job(tmp_path)
+
+    monkeypatch.setattr(cluster, "make_executor", lambda *_: Executor())
+    resources = cluster.Resources(executor="local", tries=3)
+    failed = cluster.run_jobs({"a": cluster.Task([])}, tmp_path, resources, progress=False, poll=0)
+    assert len(submitted) == 3 and failed["a"].startswith("died")
+
+
+def finished(folder: Path, name: str, seed: int, metric: float, **changes) -> None:
+    config = {"config": name, "seed": seed, "max_iters": 10, **changes}
+    checkpoint.write_json(folder / f"{name}-{seed}" / "config.json", config)
+    result = {"metrics": [{"step": 10, "metric": metric}], "final": {"step": 10, "samples": 5, "FID": 2 * metric}}
+    checkpoint.write_json(folder / f"{name}-{seed}" / "result.json", result)
+
+
+def test_summary_is_the_mean_and_deviation_over_seeds(tmp_path):
+    for seed, metric in enumerate([1.0, 2.0, 3.0]):
+        finished(tmp_path, "cifar10-jsd-1", seed, metric)
+    finished(tmp_path, "cifar10-w1-2", 0, 7.0)
+    first, second = summary.collect(tmp_path)
+    assert first["seeds"] == [0, 1, 2] and set(first["numbers"]) == {"metric", "FID"}
+    assert (first["numbers"]["FID"]["mean"], first["numbers"]["FID"]["deviation"]) == (4.0, 2.0)
+    assert second["numbers"]["metric"]["deviation"] is None and "±" not in summary.table([second])
+    finished(tmp_path, "cifar10-jsd-1", 3, 4.0, max_iters=99)
+    with pytest.raises(ValueError, match="max_iters"):
+        summary.collect(tmp_path)
+    with pytest.raises(ValueError, match="no finished run"):
+        summary.collect(tmp_path / "nothing")
