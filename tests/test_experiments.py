@@ -3,9 +3,13 @@
 import json
 
 import pytest
+import torch
 
+import benchmarks.gan
 import benchmarks.vae
 import experiments
+import gan_study
+import run_exp
 from report import build
 
 
@@ -16,6 +20,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(experiments, "FLOW_DEPTHS", [2])
     monkeypatch.setattr(experiments, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
+    monkeypatch.setitem(gan_study.SCALES, "quick", gan_study.SCALES["quick"] + " --max_iters 12 --eval_every 4")
     out = tmp_path / "runs"
     experiments.main(["--profile", "quick", "--out", str(out)])
     sources = build.build(tmp_path / "report.pdf", out)
@@ -30,6 +35,35 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     experiments.main(["--profile", "quick", "--out", str(out)])
     assert capsys.readouterr().out.count("done before") == len(experiments.EXPERIMENTS)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == held
+
+
+def test_the_study_without_cuda_is_left_to_the_reference_unless_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    study = {"gan": experiments.EXPERIMENTS["gan"]}
+    monkeypatch.setattr(experiments, "EXPERIMENTS", study)
+    experiments.main(["--dataset", "digits", "--out", str(tmp_path)])
+    assert "--only gan" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_rank_correlation_is_of_the_metric_since_the_evaluation_before():
+    metrics = [{"step": step, "metric": value} for step, value in zip(range(5, 45, 5), range(8), strict=True)]
+    scores = [{"step": s, "FID": f, "IS": 1.0, "samples": 9} for s, f in ((10, 3.0), (20, 2.0), (30, 1.0), (40, 0.5))]
+    result = {"metrics": [m | {"seconds": 1.0} for m in metrics] + scores, "final": {}, "final_without_average": {}}
+    run = run_exp.plan(["--config", "cifar10-jsd-1", "--max_iters", "40"])[0]
+    row = gan_study.summarise(run, result, ("IS", "FID"))
+    assert row["rank_correlation"] == pytest.approx(-1) and [step for step, *_ in row["curve"]] == [10, 20, 30]
+    assert row["milliseconds"] == pytest.approx(1e3 / 40)
+
+
+def test_benchmark_of_the_gans_counts_and_times_both_paths():
+    options = benchmarks.gan.Options(width=2, rounds=2, updates=1, eval_samples=20, device="cpu")
+    result = benchmarks.gan.measure(options)
+    for row in result["kinds"].values():
+        assert {path: len(values) for path, values in row["milliseconds"].items()} == {"plain": 2, "fast": 2}
+        assert row["times_faster"] == pytest.approx(row["median"]["plain"] / row["median"]["fast"])
+    with benchmarks.gan.Operations() as counter:
+        torch.nn.functional.conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(5, 3, 3, 3), padding=1)
+    assert counter.total == 2 * 2 * 5 * 3 * 9 * 64
 
 
 def test_an_unknown_profile_is_refused(capsys):
