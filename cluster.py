@@ -48,7 +48,9 @@ class Task:
     def __call__(self) -> None:
         import run_exp
 
-        run_exp.run_all(run_exp.plan(self.argv), progress=False)
+        results = run_exp.run_all(run_exp.plan(self.argv), progress=False)
+        if None in results.values():
+            raise TimeoutError("time was up (--max_minutes): the same command goes on")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What is handed in again at a time limit or pre-emption: the same, since the run keeps its own checkpoint."""

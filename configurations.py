@@ -80,10 +80,24 @@ class Hyperparameters:
             self.generator_lr,
             self.critic_lr,
             self.critic_wd,
+            self.generator_wd,
+            self.critic_inner_iters,
         )
 
 
 PARTS = ("train", "test")
+# What may differ between two starts of the same run, because no number depends on it.
+UNIMPORTANT = (
+    "data",
+    "out",
+    "list",
+    "summary",
+    "jobs",
+    "animate",
+    "checkpoint_minutes",
+    "max_minutes",
+    "inception_weights",
+)
 
 
 @dataclass

@@ -84,30 +84,30 @@ def starting_points(seed: int, games: int = 8, std: float = 0.7) -> tuple[Tensor
     return torch.randn(games, generator=generator) * std, torch.randn(2, games, generator=generator) * std
 
 
-def play(
-    game: Game, theta: Tensor, psi: Tensor, updates: int, critic_inner_iters: int = 1, label: str | None = None
-) -> Trajectory:
+def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None = None) -> Trajectory:
     """Play independent games side by side, from one start each, with SGD.
 
     The loss is a mean over n games that share no parameter, so each game's gradient comes out divided by n; with n
     times the learning rates every game is the one that it would be alone.
 
     Args:
-        game: Loss, penalty, average, target and learning rates.
+        game: Loss, penalty, average, target, learning rates, and critic updates for each of the generator's.
         theta, psi: Where the games start, ``(n,)`` and ``(2, n)``.
         updates: Number T of generator updates.
-        critic_inner_iters: Critic updates for each of them.
         label: A progress bar's; None for no bar.
     """
     n = len(theta)
     generator, critic = DiracGenerator(), DiracCritic()
     generator.theta, critic.psi = nn.Parameter(theta.clone()), nn.Parameter(psi.clone())
     averaged = copy.deepcopy(generator)
-    generator_optim = torch.optim.SGD(generator.parameters(), lr=n * game.generator_lr, foreach=False)
-    critic_optim = torch.optim.SGD(
-        critic.parameters(), lr=n * game.critic_lr, weight_decay=game.critic_wd / n, foreach=False
+    generator_optim, critic_optim = (
+        torch.optim.SGD(player.parameters(), lr=n * lr, weight_decay=wd / n, foreach=False)
+        for player, lr, wd in (
+            (generator, game.generator_lr, game.generator_wd),
+            (critic, game.critic_lr, game.critic_wd),
+        )
     )
-    step = make_train_step(game.loss_type, critic_inner_iters, game.reg_type, game.reg_cf, game.alpha_ema)
+    step = make_train_step(game.loss_type, game.critic_inner_iters, game.reg_type, game.reg_cf, game.alpha_ema)
     data = itertools.repeat(theta.new_full((n,), game.target))
     thetas, psis, averages = (
         value.new_empty(updates + 1, *value.shape) for value in (generator.theta, critic.psi, generator.theta)
@@ -128,22 +128,29 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
         largest distance of θ from the target in the last tenth; the same of the moving average.
     """
     plane = trajectory.plane - 1j * game.target
-    half, tenth = len(plane) // 2, len(plane) // 10
-    late = plane[half:]
-    turned = np.abs(np.unwrap(np.angle(late), axis=0)[-1] - np.angle(late)[0]) / (len(late) - 1)
+    tenth = max(1, len(plane) // 10)
+    verdict = _verdict(plane, tenth)
+    if verdict == "diverges":
+        return {"verdict": verdict, "period": None, "rate": None, "amplitude": None}
+    # Nearer to the target than the digits of θ there is nothing left to measure.
+    above = np.median(np.abs(plane), axis=1) > 1e3 * np.finfo(np.float32).eps * abs(game.target)
+    length = len(plane) if above.all() else int(np.argmin(above))
+    late = plane[length // 2 : length]
+    turned = np.abs(np.unwrap(np.angle(late), axis=0)[-1] - np.angle(late)[0]) / max(1, len(late) - 1)
     periods = 2 * np.pi / np.maximum(turned, 1e-12)
     # Whole turns: the distance wobbles within one.
-    period = int(np.clip(np.median(periods), 1, len(late) // 2))
+    period = int(np.clip(np.median(periods), 1, max(1, len(late) // 2)))
     whole = late[: 1 + (len(late) - 1) // period * period]
-    with np.errstate(divide="ignore"):
-        rates = -np.polyfit(np.arange(len(whole)), np.log(np.abs(whole)), 1)[0]
-    verdict = _verdict(plane, tenth)
+    rate = None
+    if len(whole) > 1 and (np.abs(whole) > 0).all():
+        rate = float(np.median(-np.polyfit(np.arange(len(whole)), np.log(np.abs(whole)), 1)[0]))
+    amplitudes = np.abs(plane.imag[-tenth:]).max(0)
     result: dict[str, Any] = {
         "verdict": verdict,
         "period": float(np.median(periods)) if verdict != "settles off the target" else None,
-        "rate": float(np.median(rates)) if np.isfinite(np.median(rates)) else None,
-        "amplitude": float(np.median(np.abs(plane.imag[-tenth:]).max(0))),
-        "amplitudes": np.abs(plane.imag[-tenth:]).max(0).tolist(),
+        "rate": rate,
+        "amplitude": float(np.median(amplitudes)),
+        "amplitudes": amplitudes.tolist(),
     }
     if trajectory.averaged is not None:
         away = trajectory.averaged - game.target
@@ -156,7 +163,7 @@ def _verdict(away: np.ndarray, tenth: int) -> str:
     first, last = np.abs(away[:tenth]).max(0), np.abs(away[-tenth:])
     if not np.isfinite(last).all() or np.median(last.max(0) / first) > 2:
         return "diverges"
-    if np.median(last.max(0) / first) < 0.1:
+    if np.median(last.max(0) / first) < 0.1 or not last.any():
         return "converges"
     still = np.abs(away[-tenth:] - away[-1]).max(0)
     return "settles off the target" if np.median(still / last.max(0)) < 0.01 else "circles"

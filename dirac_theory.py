@@ -17,6 +17,7 @@ Sources: Mescheder et al. (2018), Which training methods for GANs do actually co
 
 import cmath
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class Game:
     generator_lr: float = 0.1
     critic_lr: float = 0.1
     critic_wd: float = 0.0
+    generator_wd: float = 0.0
+    critic_inner_iters: int = 1
 
     @property
     def slope(self) -> float:
@@ -53,40 +56,65 @@ def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> 
         b = expit(psi0 * theta + psi1) / 2
     penalty = {"R1": 2 * psi0, "GP": 2 * (np.abs(psi0) - 1) * np.sign(psi0), None: np.zeros_like(psi0)}[game.reg_type]
     cf = game.reg_cf
-    return a * game.target - b * theta - cf * penalty - game.critic_wd * psi0, a - b - game.critic_wd * psi1, b * psi0
+    return (
+        a * game.target - b * theta - cf * penalty - game.critic_wd * psi0,
+        a - b - game.critic_wd * psi1,
+        b * psi0 - game.generator_wd * theta,
+    )
 
 
 def equilibria(game: Game) -> str:
-    """Where the field vanishes. With GP nowhere: at ψ₀ = 0 it jumps, by 4c across the line."""
+    """Where the field vanishes, without weight decay. With GP nowhere: at ψ₀ = 0 it jumps, by 4c across the line."""
     if game.reg_type == "GP":
         return "none"
     return "ψ₀ = 0, θ = t, any ψ₁" if game.loss_type == "W1" else "ψ₀ = ψ₁ = 0, θ = t"
 
 
 def jacobian(game: Game) -> np.ndarray:
-    """The field's Jacobian ``(3, 3)`` in (ψ₀, ψ₁, θ) at the equilibrium with t = 0; with GP, of the pieces beside it.
+    """The field's Jacobian ``(3, 3)`` in (ψ₀, ψ₁, θ) at the equilibrium; with GP, of the pieces beside it.
 
-    The penalty adds -2c to the entry of ψ₀: its trace is what makes a circle a spiral.
+    The penalty adds -2c to the entry of ψ₀: its trace is what makes a circle a spiral. With JSD a target off zero does
+    so too, for there ψ₀ and ψ₁ move together.
     """
-    b = game.slope
+    b, t = game.slope, game.target
     damping = 0.0 if game.reg_type is None else 2 * game.reg_cf
-    falling = 0.0 if game.loss_type == "W1" else 0.25
-    return np.array([[-damping, 0.0, -b], [0.0, -falling, 0.0], [b, 0.0, 0.0]]) - game.critic_wd * np.diag([1, 1, 0])
+    rows = np.array([[-damping, 0.0, -b], [0.0, 0.0, 0.0], [b, 0.0, 0.0]])
+    if game.loss_type == "JSD":
+        rows[:2, :2] -= np.array([[t * t, t], [t, 1.0]]) / 4
+    return rows - np.diag([game.critic_wd, game.critic_wd, game.generator_wd])
 
 
 def alternating(game: Game) -> np.ndarray:
-    """The linear map ``(3, 3)`` of one update there: a critic step, then a generator step that sees its result."""
+    """The linear map ``(3, 3)`` of one update there: the critic's steps, then a generator step that sees the result."""
     rows = jacobian(game)
     critic, generator = rows * [[1], [1], [0]], rows * [[0], [0], [1]]
-    return (np.eye(3) + game.generator_lr * generator) @ (np.eye(3) + game.critic_lr * critic)
+    critic_step = np.eye(3) + game.critic_lr * critic
+    return (np.eye(3) + game.generator_lr * generator) @ np.linalg.matrix_power(critic_step, game.critic_inner_iters)
 
 
-def rotation(eigenvalues: np.ndarray) -> complex:
+def rotation(game: Game, matrix: np.ndarray, size: Callable[[complex], float]) -> complex:
     """The eigenvalue of the motion in (ψ₀, θ): of the complex pair, the one that turns counter-clockwise; of real
-    eigenvalues, the slowest to decay.
+    eigenvalues, the one that decays most slowly by ``size``, a real part for a flow and an absolute value for a map.
     """
+    if game.loss_type == "W1" or game.target == 0:
+        matrix = matrix[::2, ::2]  # ψ₁ goes its own way
+    eigenvalues = np.linalg.eigvals(matrix).astype(complex)
     turning = [value for value in eigenvalues if value.imag > 1e-9]
-    return complex(turning[0]) if turning else complex(max(eigenvalues, key=abs))
+    return complex(turning[0]) if turning else complex(max(eigenvalues, key=size))
+
+
+def linear_amplitude(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> float:
+    """The largest distance of θ from the target in the last tenth of the updates, of the linear game from ψ₁ = 0: the
+    median over the starts (ψ₀, θ).
+    """
+    update = alternating(game)
+    state = np.stack([start[0].astype(float), np.zeros(len(start[0])), start[1].astype(float) - game.target])
+    state = np.linalg.matrix_power(update, updates - updates // 10) @ state
+    largest = np.abs(state[2])
+    for _ in range(updates // 10):
+        state = update @ state
+        largest = np.maximum(largest, np.abs(state[2]))
+    return float(np.median(largest))
 
 
 def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> dict[str, Any]:
@@ -100,26 +128,22 @@ def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> d
 
     Returns:
         ``verdict``, ``period`` (updates), ``rate`` (of decay, an update), ``amplitude`` of θ about the target in the
-        last tenth of the updates (median over the starts), the same of the moving average where the game circles, and
-        the eigenvalues as pairs of real and imaginary part in continuous time (``flow``) and per update (``update``).
+        last tenth of the updates (median over the starts; None of a game that diverges), the same of the moving average
+        where the game circles, and the eigenvalues as pairs of real and imaginary part in continuous time (``flow``)
+        and per update (``update``).
     """
-    flow = rotation(np.linalg.eigvals(jacobian(game)[::2, ::2]).astype(complex))
-    mu = rotation(np.linalg.eigvals(alternating(game)[::2, ::2]).astype(complex))
+    flow, mu = rotation(game, jacobian(game), np.real), rotation(game, alternating(game), abs)
     rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
     period = 2 * math.pi / angle if angle > 1e-9 else None
-    # The largest |θ| on the ellipse through the start that the alternating updates of an undamped game keep to.
-    b, h = game.slope, math.sqrt(game.generator_lr * game.critic_lr)
-    psi0, theta = start[0].astype(float), start[1].astype(float) - game.target
-    reach = np.sqrt((psi0**2 + theta**2 - b * h * psi0 * theta) / (1 - (b * h / 2) ** 2))
     if game.reg_type == "GP":
-        centre = 2 * game.reg_cf / b
+        centre = 2 * game.reg_cf / game.slope
         verdict = "circles" if period else "settles off the target"
         k = math.exp(-rate * period / 2) if period else 0.0
         amplitude = centre * (1 + k) / (1 - k)
         rate_seen = None  # on the cycle, what a half turn loses is given back at the jump
     else:
         verdict = "converges" if rate > 1e-9 else "diverges" if rate < -1e-9 else "circles"
-        amplitude = float(np.median(reach)) * math.exp(-rate * 0.9 * updates)
+        amplitude = None if verdict == "diverges" else linear_amplitude(game, start, updates)
         rate_seen = rate if abs(rate) > 1e-9 else 0.0
     result: dict[str, Any] = {
         "verdict": verdict,
@@ -131,9 +155,8 @@ def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> d
         "equilibria": equilibria(game),
     }
     if game.alpha_ema is not None:
-        circling = verdict == "circles"
         gain = averaging_gain(game.alpha_ema, cmath.rect(1, angle))
-        result["averaged"] = {"gain": gain, "amplitude": gain * amplitude} if circling else None
+        result["averaged"] = {"gain": gain, "amplitude": gain * amplitude} if verdict == "circles" else None
     return result
 
 

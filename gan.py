@@ -73,9 +73,9 @@ def r1gp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor
     .. math:: \mathbb{E}_p\big[\|\nabla_x C(x)\|^2\big]
 
     Args:
-        p: Real samples, ``(N, *sample)``; ``(N,)`` are scalar samples. Where they require a gradient, ``cp`` must be
-            the critic's values at them, and the critic is not run again.
-        cp: Critic values at p.
+        p: Real samples, ``(N, *sample)``; ``(N,)`` are scalar samples.
+        cp: Critic values at p. Where they were computed from this p, and p requires a gradient, the critic is not run
+            again.
         q, cq: Generated samples and the critic's values there; not used.
         critic: Maps ``(N, *sample)`` to one value for each sample.
 
@@ -90,11 +90,11 @@ def r1gp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor
         >>> r1gp(p, None, None, None, lambda x: 3 * x[:, 0] + 4 * x[:, 1])
         tensor(25.)
     """
-    if not p.requires_grad:
-        p = p.detach().requires_grad_()
-        with torch.enable_grad():
-            cp = critic(p)
-    return _slopes(p, cp).square().sum(1).mean()
+    gradient = None
+    if p.requires_grad and cp.requires_grad:
+        (gradient,) = torch.autograd.grad(cp.sum(), p, create_graph=True, allow_unused=True)
+    slopes = _slopes(p, critic) if gradient is None else gradient.reshape(len(p), -1)
+    return slopes.square().sum(1).mean()
 
 
 def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
@@ -115,17 +115,17 @@ def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
         Gulrajani et al. (2017), equation 3.
     """
     epsilon = torch.rand(len(p), *[1] * (p.ndim - 1), dtype=p.dtype, device=p.device)
-    x = torch.lerp(q.detach(), p.detach(), epsilon).requires_grad_()
-    with torch.enable_grad():
-        slopes = _slopes(x, critic(x))
+    slopes = _slopes(torch.lerp(q.detach(), p.detach(), epsilon), critic)
     # The norm's derivative at a slope of exactly zero is taken as zero, not as not-a-number.
     return (torch.linalg.vector_norm(slopes, dim=1) - 1).square().mean()
 
 
-def _slopes(x: Tensor, values: Tensor) -> Tensor:
-    """The critic's gradient at each sample, flattened to ``(N, size of a sample)``."""
-    # A sample's value depends on that sample alone, so the sum's gradient holds each value's own.
-    (gradient,) = torch.autograd.grad(values.sum(), x, create_graph=True, materialize_grads=True)
+def _slopes(x: Tensor, critic: Critic) -> Tensor:
+    """The critic's gradient at each sample, flattened to ``(N, size of a sample)``, from a pass of its own."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        # A sample's value depends on that sample alone, so the sum's gradient holds each value's own.
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True, materialize_grads=True)
     return gradient.reshape(len(x), -1)
 
 
@@ -245,7 +245,9 @@ def make_train_step(
         value = metric(next(train_data_iter), generator(), critic)
         _descend(value, generator_optim)
         if alpha_ema is not None:
-            apply_exponential_moving_average(generator, test_generator, alpha_ema)
+            # A bare callable has no parameters to name; those in its optimiser are its own.
+            source = generator if isinstance(generator, nn.Module) else _Updated(generator_optim)
+            apply_exponential_moving_average(source, test_generator, alpha_ema)
         return value.detach()
 
     return train_step
@@ -313,10 +315,12 @@ def make_eval_step(
     ) -> tuple[Tensor, dict[str, float]]:
         distance.reset()
         inception_score.reset()
-        training = getattr(generator, "training", False)
+        players = [player for player in (critic, generator) if isinstance(player, nn.Module)]
+        training = [player.training for player in players]
         if isinstance(generator, nn.Module):
             update_bn((torch.randn(len(kept_noise), dimz, device=device) for _ in range(50)), generator)
-            generator.eval()
+        for player in players:
+            player.eval()  # a critic with spectral normalisation would go on with its power iteration
         sums, count = torch.zeros(2, device=device), 0
         for real in _first(eval_data_iter, max_samples):
             fake = generator(torch.randn(len(real), dimz, device=device))
@@ -325,8 +329,8 @@ def make_eval_step(
             distance.update(_bytes(fake), real=False)
             inception_score.update(_bytes(fake))
         samples = generator(kept_noise)
-        if isinstance(generator, nn.Module):
-            generator.train(training)
+        for player, mode in zip(players, training, strict=True):
+            player.train(mode)
         cp, cq = (sums / count).tolist()
         scores = {"IS": inception_score.compute()[0].item(), "FID": distance.compute().item(), "cp": cp, "cq": cq}
         return samples, scores
@@ -348,9 +352,19 @@ def _bytes(images: Tensor) -> Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
+class _Updated:
+    """What an optimiser updates, in the order in which it was given."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def parameters(self) -> Iterator[Tensor]:
+        return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+
+
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Update the optimiser's parameters; nothing else gets a gradient, and none is left behind."""
     optimizer.zero_grad()
-    loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+    loss.backward(inputs=[parameter for parameter in _Updated(optimizer).parameters() if parameter.requires_grad])
     optimizer.step()
     optimizer.zero_grad()

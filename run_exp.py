@@ -34,11 +34,9 @@ import dirac_plots
 import image_gan
 import score
 import summary
-from configurations import CONFIGURATIONS, Hyperparameters, Management, matching, table
+from configurations import CONFIGURATIONS, UNIMPORTANT, Hyperparameters, Management, matching, table
 from model import Generator
 
-# What may differ between two starts of the same run, because no number depends on it.
-FREE = ("data", "out", "list", "jobs", "animate", "checkpoint_minutes", "max_minutes", "inception_weights", "summary")
 GROUPS = {"management": Management, "resources": cluster.Resources}
 SCORES = {None: "none", "": "inception", "-C": "classifier"}
 
@@ -100,7 +98,7 @@ def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
         hp = max((run.hp for run in missing), key=lambda hp: hp.alpha_ema is not None)
         starts = zip(*(dirac.starting_points(run.hp.seed, run.hp.games) for run in missing), strict=True)
         theta, psi = (torch.cat(parts, dim=-1) for parts in starts)
-        together = dirac.play(hp.game, theta, psi, hp.max_iters, hp.critic_inner_iters)
+        together = dirac.play(hp.game, theta, psi, hp.max_iters)
         for i, run in enumerate(missing):
             mine = slice(i * hp.games, (i + 1) * hp.games)
             kept = {name: v for name, v in vars(together).items() if name != "averaged" or run.hp.alpha_ema is not None}
@@ -193,9 +191,16 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, A
         limit = 60 * management.max_minutes or math.inf
         deadline = time.monotonic() + limit
         images = load_images(management)
-        management.dataset, management.scores = images.dataset, SCORES[images.scorer and images.scorer.suffix]
+        resolved = {
+            "dataset": images.dataset,
+            "scores": SCORES[images.scorer and images.scorer.suffix],
+            "device": images.train.device.type,
+            "fast": "yes" if image_gan.use_fast(management, images.train.device) else "no",
+        }
+        for run in image_runs:
+            run.management = dataclasses.replace(management, **resolved)
     for run in runs:
-        checkpoint.claim_folder(run.folder, run.config, FREE)
+        checkpoint.claim_folder(run.folder, run.config, UNIMPORTANT)
     results: dict[str, dict[str, Any] | None] = dict(run_games(games, progress))
     for run in image_runs:
         results[run.folder.name] = run_images(run, images, deadline, progress)
@@ -297,7 +302,7 @@ def print_results(runs: Sequence[Run], results: dict[str, dict[str, Any] | None]
 
 def print_summary(out: str) -> None:
     """The table of the finished runs, kept as ``summary.json`` too."""
-    rows = summary.collect(out)
+    rows = summary.collect(out, UNIMPORTANT)
     checkpoint.write_json(Path(out) / "summary.json", rows)
     print(summary.table(rows))
 

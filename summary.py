@@ -1,7 +1,7 @@
 """What the finished runs of a folder come to: mean and spread over seeds, configuration by configuration."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def collect(folder: str | Path) -> list[dict[str, Any]]:
-    """One row for each configuration of finished runs: its name, options other than the seed alike, and its numbers.
+def collect(folder: str | Path, unimportant: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row for each configuration of finished runs: its name, its seeds and its numbers.
 
     Args:
         folder: The folder of the runs, each in a folder of its own with ``config.json`` and ``result.json``.
+        unimportant: Options that may differ between the seeds of one configuration.
 
     Raises:
         ValueError: Two runs of one name differ in more than the seed, or there is no finished run.
@@ -34,6 +35,8 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
     groups: dict[str, list[tuple[dict, dict]]] = {}
     for path in sorted(Path(folder).glob("*/result.json")):
         config = json.loads((path.parent / "config.json").read_text())
+        if "config" not in config:
+            continue  # a run of another command
         groups.setdefault(config["config"], []).append((config, numbers(json.loads(path.read_text()))))
     if not groups:
         raise ValueError(f"no finished run in {folder}")
@@ -41,9 +44,7 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
     for name, runs in groups.items():
         first = runs[0][0]
         for config, _ in runs[1:]:
-            # Where a run was made is no difference; what its numbers depend on is.
-            same = ("max_iters", "generator_dimh", "critic_dimh", "batch_size", "dataset", "final_samples", "scores")
-            if other := [key for key in same if config.get(key) != first.get(key)]:
+            if other := [key for key in first if key not in ("seed", *unimportant) and config.get(key) != first[key]]:
                 raise ValueError(f"the runs of {name} in {folder} differ in {', '.join(other)}: no mean of them")
         keys = set.intersection(*(set(values) for _, values in runs))
         columns = {key: spread([values[key] for _, values in runs]) for key in runs[0][1] if key in keys}

@@ -107,6 +107,7 @@ def measure(options: Options) -> dict[str, Any]:
         runs: dict[str, Callable[[], None]] = {}
         memory = {}
         for path in ("plain", "fast"):
+            held = torch.cuda.memory_allocated(device) if gpu else 0
             if gpu:
                 torch.cuda.reset_peak_memory_stats(device)
             players = image_gan.Players(hp, device, path == "fast")
@@ -118,7 +119,7 @@ def measure(options: Options) -> dict[str, Any]:
             for _ in range(image_gan.GRAPH_WARMUP + 2 if gpu else 1):
                 runs[path]()
             wait(device)
-            memory[path] = torch.cuda.max_memory_allocated(device) / 1e9 if gpu else None
+            memory[path] = (torch.cuda.max_memory_allocated(device) - held) / 1e9 if gpu else None
         milliseconds: dict[str, list[float]] = {path: [] for path in runs}
         for _ in range(options.rounds):
             for path, run in runs.items():

@@ -53,7 +53,8 @@ def cifar10(root: str | Path) -> LabelledImages:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataUnavailableError(f"{path} cannot be read ({error}). Delete it to download it again.") from None
     for part in ("train", "test"):
-        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"].reshape(-1)  # Keras has labels as (N, 1)
+        arrays[f"y_{part}"] = labels
         if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
             raise DataUnavailableError(
                 f"{path}: x_{part} is {images.dtype} {images.shape}, not uint8 ({len(labels)}, 32, 32, 3)."

@@ -84,7 +84,7 @@ def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
     run_exp.main([*command, "--executor=slurm", "--parallel=2"])
     printed = capsys.readouterr().out
     assert "dirac-w1-1" in printed and "2 seeds" in printed
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path, ["out"])
 
 
 def test_a_run_that_fails_is_reported_and_not_repeated(tmp_path, capsys):
@@ -134,7 +134,7 @@ def test_a_run_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
 
 
 def finished(folder: Path, name: str, seed: int, metric: float, **changes) -> None:
-    config = {"config": name, "seed": seed, "max_iters": 10, **changes}
+    config = {"config": name, "seed": seed, "reg_cf": 1, "out": "here", **changes}
     checkpoint.write_json(folder / f"{name}-{seed}" / "config.json", config)
     result = {"metrics": [{"step": 10, "metric": metric}], "final": {"step": 10, "samples": 5, "FID": 2 * metric}}
     checkpoint.write_json(folder / f"{name}-{seed}" / "result.json", result)
@@ -148,8 +148,9 @@ def test_summary_is_the_mean_and_deviation_over_seeds(tmp_path):
     assert first["seeds"] == [0, 1, 2] and set(first["numbers"]) == {"metric", "FID"}
     assert (first["numbers"]["FID"]["mean"], first["numbers"]["FID"]["deviation"]) == (4.0, 2.0)
     assert second["numbers"]["metric"]["deviation"] is None and "±" not in summary.table([second])
-    finished(tmp_path, "cifar10-jsd-1", 3, 4.0, max_iters=99)
-    with pytest.raises(ValueError, match="max_iters"):
-        summary.collect(tmp_path)
+    finished(tmp_path, "cifar10-jsd-1", 3, 4.0, reg_cf=9)
+    finished(tmp_path, "cifar10-w1-2", 1, 7.0, out="elsewhere")
+    with pytest.raises(ValueError, match="reg_cf"):
+        summary.collect(tmp_path, ["out"])
     with pytest.raises(ValueError, match="no finished run"):
         summary.collect(tmp_path / "nothing")

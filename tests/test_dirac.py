@@ -1,5 +1,7 @@
 """The dirac game: theory against autograd and scipy, practice against theory."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -45,12 +47,13 @@ def test_field_is_the_gradient_of_the_losses(loss, reg, psi0, psi1, theta, targe
 
 @pytest.mark.parametrize("loss", gan.AVAILABLE_LOSSES)
 @pytest.mark.parametrize("reg", [None, "R1"])
-def test_jacobian_is_the_fields_derivative_at_the_equilibrium(loss, reg):
-    game = Game(loss, reg, 0.3)
+@pytest.mark.parametrize("target", [0.0, 0.7])
+def test_jacobian_is_the_fields_derivative_at_the_equilibrium(loss, reg, target):
+    game = Game(loss, reg, 0.3, target=target)
     step = 1e-6
     columns = []
     for i in range(3):
-        ahead, behind = (np.eye(3)[i] * s for s in (step, -step))
+        ahead, behind = (np.eye(3)[i] * s + [0, 0, target] for s in (step, -step))
         columns.append((np.array(dirac_theory.field(game, *ahead)) - dirac_theory.field(game, *behind)) / (2 * step))
     np.testing.assert_allclose(np.array(columns, dtype=float).T, dirac_theory.jacobian(game), atol=1e-9)
 
@@ -58,11 +61,11 @@ def test_jacobian_is_the_fields_derivative_at_the_equilibrium(loss, reg):
 @pytest.mark.parametrize("loss", gan.AVAILABLE_LOSSES)
 @pytest.mark.parametrize("reg", [None, "R1"])
 def test_linear_map_is_the_derivative_of_a_played_update(loss, reg):
-    game = Game(loss, reg, 0.3, generator_lr=0.2)
+    game = Game(loss, reg, 0.3, target=0.5, generator_lr=0.2, critic_inner_iters=3)
     small = 1e-6
     starts = torch.eye(3, dtype=torch.float64) * small  # a game off the equilibrium in each direction
-    played = dirac.play(game, starts[2], starts[:2], updates=1)
-    after = np.stack([played.psi[1, 0], played.psi[1, 1], played.theta[1]]) / small
+    played = dirac.play(game, starts[2] + 0.5, starts[:2], updates=1)
+    after = np.stack([played.psi[1, 0], played.psi[1, 1], played.theta[1] - 0.5]) / small
     np.testing.assert_allclose(after, dirac_theory.alternating(game), atol=1e-5)
 
 
@@ -111,11 +114,39 @@ def test_average_of_a_circling_game_is_the_filter_of_theory():
     assert measured < 0.2 * result["measured"]["amplitude"]
 
 
-def test_too_large_steps_diverge_as_predicted():
+@pytest.mark.parametrize("updates", [60, 2000])
+def test_too_large_steps_diverge_as_predicted(updates):
     game = Game("W1", None, generator_lr=2.1, critic_lr=2.1)
-    trajectory = dirac.play(game, torch.ones(2), torch.ones(2, 2), updates=60)
-    assert dirac.report(game, trajectory)["predicted"]["verdict"] == "diverges"
-    assert dirac.measure(trajectory, game)["verdict"] == "diverges"
+    result = dirac.report(game, dirac.play(game, torch.ones(2), torch.ones(2, 2), updates))
+    assert {side["verdict"] for side in result.values()} == {"diverges"}
+    assert {side["amplitude"] for side in result.values()} == {None}
+
+
+@pytest.mark.parametrize("updates", [1, 2, 7, 25])
+def test_short_games_can_be_measured(updates):
+    game = Game("JSD", "GP", 0.1, alpha_ema=0.9)
+    json.dumps(dirac.report(game, dirac.play(game, *dirac.starting_points(0), updates)), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("game", "updates"),
+    [
+        (Game("JSD", None, target=1.0), 4000),
+        (Game("W1", "R1", 0.1, target=0.5), 3000),
+        (Game("W1", None, generator_lr=0.4), 1500),
+        (Game("W1", "R1", 0.01, critic_inner_iters=5), 1500),
+        (Game("W1", None, critic_wd=0.02, generator_wd=0.01), 2500),
+    ],
+)
+def test_other_targets_and_rates_are_predicted_too(game, updates):
+    theta, psi = dirac.starting_points(2, games=4, std=0.05)
+    result = dirac.report(game, dirac.play(game, theta + game.target, psi, updates))
+    predicted, measured = result["predicted"], result["measured"]
+    assert measured["verdict"] == predicted["verdict"]
+    assert measured["period"] == pytest.approx(predicted["period"], rel=0.02)
+    assert measured["rate"] == pytest.approx(predicted["rate"], rel=0.02, abs=1e-5)
+    if predicted["verdict"] == "circles":
+        assert measured["amplitude"] == pytest.approx(predicted["amplitude"], rel=0.02)
 
 
 def test_side_by_side_games_are_those_played_alone():

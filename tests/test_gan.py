@@ -112,6 +112,19 @@ def test_one_centred_penalty_has_a_finite_gradient_where_the_slope_is_zero():
     assert value.item() == 1 and torch.isfinite(a.grad).all()
 
 
+def test_r1_is_right_where_the_values_at_hand_are_of_other_points_or_without_a_graph():
+    a = samples(0, 3).requires_grad_()
+    critic = lambda x: x @ a  # noqa: E731
+    p = samples(1, 5, 3)
+    cp = critic(p)
+    p.requires_grad_()
+    for values in (cp, cp.detach()):
+        assert gan.r1gp(p, values, None, None, critic).item() == pytest.approx(a.square().sum().item())
+    with torch.no_grad():
+        loss = gan.make_losses("W1", "R1", 0.5)[1](p, p, critic)
+    assert loss.item() == pytest.approx(a.square().sum().item() / 2)
+
+
 @pytest.mark.parametrize(("reg_type", "passes"), [(None, 2), ("R1", 2), ("GP", 3)])
 def test_critic_passes_of_the_loss(reg_type, passes):
     """R1 takes the slope from the pass that the metric needs anyway."""
@@ -246,13 +259,22 @@ def test_each_update_touches_one_player_and_takes_fresh_batches():
     assert all(p.grad is None for player in (critic, generator) for p in player.parameters())
 
 
-def test_train_step_moves_the_average():
+@pytest.mark.parametrize("bare", [False, True])
+def test_train_step_moves_the_average(bare):
     generator, critic = Point(torch.ones(1)), nn.Linear(1, 1)
+    critic.bias.requires_grad_(False)  # a frozen parameter in the optimiser is no harm
     average = copy.deepcopy(generator)
     optimizers = [torch.optim.SGD(p.parameters(), lr=0.1) for p in (critic, generator)]
     step = gan.make_train_step("W1", alpha_ema=0.9)
     data = itertools.repeat(torch.zeros(1))
-    step(data, lambda x: critic(x.view(-1, 1)), optimizers[0], generator, average, optimizers[1])
+    step(
+        data,
+        lambda x: critic(x.view(-1, 1)),
+        optimizers[0],
+        (lambda: generator()) if bare else generator,
+        average,
+        optimizers[1],
+    )
     assert average.at.item() == pytest.approx(0.9 + 0.1 * generator.at.item())
     assert generator.at.item() != 1
 

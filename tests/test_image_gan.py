@@ -137,19 +137,32 @@ def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
 
 @pytest.mark.parametrize("name", ["cifar10-jsd-2", "cifar10-w1-3"])
 def test_fast_path_trains_like_the_plain_one(tmp_path, name):
-    hp = small(name, max_iters=20)
+    hp = small(name, max_iters=20, critic_lr=2e-3)
     plain = train(tmp_path / "plain", hp)[1]
+    assert plain[-1]["metric"] > 0.1  # it has learnt something that could differ
     management = Management(log_every=5, eval_every=10, fast="yes")
     (tmp_path / "fast").mkdir()
     fast = image_gan.train(hp, management, data.digit_images(), tmp_path / "fast", progress=False)[1]
-    assert [line["metric"] for line in fast] == pytest.approx([line["metric"] for line in plain], rel=0.1, abs=0.05)
+    assert [line["metric"] for line in fast] == pytest.approx([line["metric"] for line in plain], rel=0.1, abs=0.01)
+
+
+def after(hp, images, updates, graphed):
+    """The players after some updates of the fast path, and their first weights."""
+    players = image_gan.Players(hp, images.device, fast=True)
+    first = players.generator.layers[0].weight.detach().clone()
+    advance = image_gan.make_advance(hp, players, images, torch.zeros((), device=images.device))
+    advance = image_gan.Graphed(advance) if graphed else advance
+    for _ in range(updates):
+        advance()
+    return players, first
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_graphed_step_is_the_plain_one_on_a_gpu(tmp_path):
-    hp, images = small("cifar10-jsd-3", max_iters=20), data.digit_images().cuda()
-    plain = train(tmp_path / "plain", hp, images)[1]
-    management = Management(log_every=5, eval_every=10, fast="yes")
-    (tmp_path / "fast").mkdir()
-    fast = image_gan.train(hp, management, images, tmp_path / "fast", progress=False)[1]
-    assert [line["metric"] for line in fast] == pytest.approx([line["metric"] for line in plain], rel=0.1, abs=0.05)
+@pytest.mark.parametrize("name", ["cifar10-jsd-2", "cifar10-w1-3"])
+def test_a_graphed_step_makes_the_updates_of_the_same_step_without_a_graph(name):
+    hp, images = small(name), data.digit_images().cuda()
+    (players, first), (others, _) = (after(hp, images, 10, graphed) for graphed in (True, False))
+    assert not torch.equal(players.generator.layers[0].weight, first)
+    for part in ("generator", "critic", "averaged"):
+        for a, b in zip(getattr(players, part).parameters(), getattr(others, part).parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
