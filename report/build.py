@@ -76,7 +76,7 @@ def results(section: str) -> dict[str, Any]:
 
 def readme_table() -> str:
     """The README's table of results, from the published reference alone."""
-    return "\n".join([*_vae_rows(), "", *_flow_rows(), "", *_printed()])
+    return "\n".join([*_vae_rows(), "", *_dirac_rows(), "", *_gan_rows(), "", *_flow_rows(), "", *_printed()])
 
 
 def _printed() -> list[str]:
@@ -120,6 +120,51 @@ def _vae_rows() -> list[str]:
         f" loop; the log-likelihood of the test set {estimate['median']['ours']:.1f} s,"
         f" {estimate['times_faster_than_textbook']:.1f} times as fast.",
     ]
+
+
+def _dirac_rows() -> list[str]:
+    dirac = results("dirac")
+    rows = [
+        "| question 2.6: the dirac game | verdict | period | decay an update | distance at the end |",
+        "|---|---|---|---|---|",
+    ]
+    for row in dirac["rows"]:
+        if row["ema"] is not None:
+            continue
+        predicted, measured = row["predicted"], row["measured"]
+        penalty = f"{row['penalty']} {row['weight']:g}" if row["penalty"] else "no penalty"
+        cells = [_pair(predicted[key], measured[key]) for key in ("period", "rate", "amplitude")]
+        rows.append(f"| {row['loss']}, {penalty} | {measured['verdict']} | {' | '.join(cells)} |")
+    agree = sum(row["predicted"]["verdict"] == row["measured"]["verdict"] for row in dirac["rows"])
+    return [
+        *rows,
+        "",
+        f"Theory / measured, medians over {dirac['options']['games']} starts; the verdicts agree in {agree} of"
+        f" {len(dirac['rows'])} configurations, averaged ones included. All of them take {dirac['seconds']:.0f} s.",
+    ]
+
+
+def _pair(predicted: float | None, measured: float | None) -> str:
+    return "" if predicted is None or measured is None else f"{predicted:.3g} / {measured:.3g}"
+
+
+def _gan_rows() -> list[str]:
+    gan = results("gan")
+    inception, fid = gan["scores"]["is"], gan["scores"]["fid"]
+    scale = "" if gan["scale"] == "full" else f" ({gan['scale']} study: width {gan['options']['generator_dimh']})"
+    rows = [
+        f"| question 2.7: CIFAR-10, {gan['options']['max_iters']} updates{scale} | {fid} | {inception}"
+        f" | {fid} without average | rank correlation of metric and {fid} |",
+        "|---|---|---|---|---|",
+    ]
+    for row in gan["runs"]:
+        rank = "" if row["rank_correlation"] is None else f"{row['rank_correlation']:.2f}"
+        rows.append(
+            f"| {row['name']} | {row['final'][fid]:.2f} | {row['final'][inception]:.2f}"
+            f" | {row['final_without_average'][fid]:.2f} | {rank} |"
+        )
+    own = f"; {fid} and {inception} are from the project's own classifier, not Inception" if fid != "FID" else ""
+    return [*rows, "", f"One seed, {gan['options']['final_samples']} samples{own}."]
 
 
 def _flow_rows() -> list[str]:
