@@ -4,6 +4,7 @@ With CUDA it is the full study. Without, a reduced one, of narrow networks and f
 numbers are shown.
 """
 
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from torchvision.transforms.functional import gaussian_blur
 from torchvision.utils import save_image
 
 import checkpoint
+import classifier
 import data
 import image_gan
 import plots
@@ -77,6 +79,7 @@ def study(out: Path, data_root: str, quick: bool, device: str = "auto") -> dict[
         "full_options": {**vars(run_exp.CONFIGURATIONS[first.name])},
         "runs": rows,
         "best": best["name"],
+        "classifier": json.loads(classifier.WEIGHTS.with_suffix(".json").read_text()),
         "corruptions": corrupted,
     }
 
