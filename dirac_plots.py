@@ -19,6 +19,15 @@ from dirac_theory import Game
 STEPS_SHOWN = 1500  # updates in the pictures over time, enough for some turns of the slowest game
 
 
+def bounded(game: Game, trajectory: Trajectory, of: int, limit: float = 20.0) -> Trajectory:
+    """A game's way as long as it is near enough to draw: all of it, unless the game diverges."""
+    away = np.abs(np.stack([trajectory.psi[:, 0, of], trajectory.psi[:, 1, of], trajectory.theta[:, of] - game.target]))
+    near = (np.nan_to_num(away, nan=np.inf) <= limit).all(0)
+    end = len(near) if near.all() else max(2, int(np.argmin(near)))
+    averaged = None if trajectory.averaged is None else trajectory.averaged[:end]
+    return Trajectory(trajectory.theta[:end], trajectory.psi[:end], averaged)
+
+
 def draw_field(axes: Axes, game: Game, side: float) -> None:
     """The vector field in (ψ₀, θ), at ψ₁ = 0, with the real point's equilibrium."""
     line = np.linspace(-side, side, 61)
@@ -48,6 +57,7 @@ def reach(game: Game, trajectory: Trajectory, of: int) -> float:
 
 def final_plot(path: str | Path, title: str, game: Game, trajectory: Trajectory, of: int = 0) -> None:
     """One game: over the vector field, over time, and in space with the set of equilibria."""
+    trajectory = bounded(game, trajectory, of)
     with mpl.rc_context(plots.STYLE):
         drawing = plt.figure(figsize=(10, 3.0), layout="constrained")
         try:
@@ -97,6 +107,7 @@ def in_space(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
 
 def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of: int = 0, columns: int = 5) -> None:
     """All games over their vector fields, on one scale."""
+    games = [(name, game, bounded(game, trajectory, of)) for name, game, trajectory in games]
     rows = -(-len(games) // columns)
     side = max(reach(game, trajectory, of) for _, game, trajectory in games)
     with mpl.rc_context(plots.STYLE):
@@ -128,6 +139,7 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
 
 def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: int = 0, frames: int = 150) -> Path:
     """The game as a film: mp4 where ffmpeg is installed, else GIF. Returns its path."""
+    trajectory = bounded(game, trajectory, of)
     suffix = ".mp4" if shutil.which("ffmpeg") else ".gif"
     path = folder / f"trajectory{suffix}"
     ends = np.linspace(2, min(STEPS_SHOWN, len(trajectory.theta)), frames).astype(int)

@@ -117,7 +117,10 @@ def finish_game(run: Run) -> dict[str, Any]:
             values = {"theta": trajectory.theta, "psi_0": trajectory.psi[:, 0], "psi_1": trajectory.psi[:, 1]}
             if trajectory.averaged is not None:
                 values["theta_averaged"] = trajectory.averaged
-            record.add(step, **{name: float(value[step, 0]) for name, value in values.items()})
+            line = {name: float(value[step, 0]) for name, value in values.items()}
+            if not all(map(math.isfinite, line.values())):
+                break  # the game has diverged, and JSON has no word for it
+            record.add(step, **line)
         record.say(f"predicted {result['predicted']['verdict']}, measured {result['measured']['verdict']}")
     checkpoint.write_json(folder / "result.json", result)
     dirac_plots.final_plot(folder / "trajectory.png", run.name, hp.game, trajectory)

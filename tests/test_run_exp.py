@@ -61,6 +61,18 @@ def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
     assert set(lines[0]) == {"step", "theta", "psi_0", "psi_1", "theta_averaged"}
 
 
+@pytest.mark.parametrize("changes", [["--generator_lr=2.1", "--critic_lr=2.1", "--max_iters=300"], ["--max_iters=3"]])
+def test_games_that_diverge_or_are_short_are_reported_too(tmp_path, capsys, changes):
+    command = ["--config", "dirac-w1-[16]", "--out", str(tmp_path), *SHORT, *changes, "--log_every=1"]
+    run_exp.main(command)
+    run_exp.main(command)  # what is held can be read again
+    assert "dirac-w1-1-31415" in capsys.readouterr().out
+    for name in ("dirac-w1-1-31415", "dirac-w1-6-31415"):
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        assert (result["measured"]["verdict"] == "diverges") == (len(changes) > 1)
+        assert all(json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open())
+
+
 def test_the_same_seed_gives_the_same_numbers_alone_and_among_others(tmp_path):
     out = [tmp_path / name for name in ("alone", "again", "all")]
     for folder, config in zip(out, ("dirac-w1-2", "dirac-w1-2", "dirac-w1-[27]"), strict=True):
