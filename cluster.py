@@ -76,7 +76,9 @@ def make_executor(folder: Path, resources: Resources, parallel: int) -> submitit
     if str(ROOT) not in (held or "").split(os.pathsep):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), held]))
     try:
-        executor = submitit.AutoExecutor(folder=str(folder / "%j"), cluster=resources.executor)
+        executor = submitit.AutoExecutor(
+            folder=str(folder / "%j"), cluster=resources.executor, slurm_max_num_timeout=resources.tries - 1
+        )
     except RuntimeError as error:
         raise ValueError(f"no {resources.executor} here: {error}") from None
     executor.update_parameters(

@@ -26,7 +26,7 @@ start() {
 ClusterName=test
 SlurmctldHost=$(hostname)(127.0.0.1)
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket
+AuthInfo=socket=$folder/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmUser=root
 SlurmctldPidFile=$folder/slurmctld.pid

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,34 +51,51 @@ def processes_of(out: Path) -> list[int]:
     return found
 
 
-def survives_a_kill(tmp_path: Path, executor: str) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+def kill(out: Path) -> None:
+    """End the job's processes without a word."""
+    victims = processes_of(out)
+    assert victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+
+def preempt(out: Path) -> None:
+    """What Slurm does some time before a time limit or a pre-emption: the signal that submitit asked it for."""
+    (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], check=True, capture_output=True, text=True).stdout.split()
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+
+
+def survives(tmp_path: Path, executor: str, stop: Callable[[Path], None]) -> str:
+    """A run whose job is stopped half way ends as one that was not; what its launcher printed."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run_exp.main([*COMMAND, "--max_iters=150", f"--out={whole}"])
-    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=150", f"--executor={executor}", f"--out={killed}"]
+    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=150", f"--executor={executor}", f"--out={stopped}"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    folder = killed / f"{NAME}-31415"
+    folder = stopped / f"{NAME}-31415"
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    victims = processes_of(killed)
-    assert victims
-    for pid in victims:
-        os.kill(pid, 9)
+    stop(stopped)
     assert not (folder / "result.json").exists()
     output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0 and "handed in again" in output, output
-    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, killed)]
+    assert process.returncode == 0, output
+    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, stopped)]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
     assert (folder / "log.txt").read_text().count(" of 150 on cpu") >= 2  # it was started twice
+    return output
 
 
 def test_local_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
-    survives_a_kill(tmp_path, "local")
+    assert "handed in again" in survives(tmp_path, "local", kill)
 
 
 def test_slurm_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path, slurm):
-    survives_a_kill(tmp_path, "slurm")
+    assert "handed in again" in survives(tmp_path, "slurm", kill)
+
+
+def test_slurm_job_that_is_preempted_is_requeued_and_goes_on_from_its_checkpoint(tmp_path, slurm):
+    assert "handed in again" not in survives(tmp_path, "slurm", preempt)  # Slurm did it, the launcher had only to wait
 
 
 def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
