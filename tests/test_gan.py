@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn.utils.parametrizations import spectral_norm
 
 import gan
 
@@ -328,3 +330,23 @@ def test_eval_step_stops_at_its_number_of_images(tmp_path):
     seen = []
     step(endless, lambda x: seen.append(len(x)) or x.mean((1, 2, 3)), Constant())
     assert seen == [64, 64, 36, 36]
+
+
+def play_without_values(metric_reads_values: bool, reg_type: str | None, monkeypatch) -> None:
+    """A step on tensors that have shapes and no values: whoever asks for a value gets an error."""
+    if metric_reads_values:
+        monkeypatch.setitem(gan.METRICS, "JSD", lambda cp, cq: gan.jsd(cp, cq) * max(1.0, cp.mean().item()))
+    with FakeTensorMode():
+        generator, averaged = (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(2))
+        critic = nn.Sequential(spectral_norm(nn.Linear(3, 4)), nn.LeakyReLU(), nn.Linear(4, 1))
+        optims = [torch.optim.Adam(player.parameters(), fused=True) for player in (critic, generator)]
+        step = gan.make_train_step("JSD", 2, reg_type, alpha_ema=0.9)
+        batches = iter(lambda: torch.randn(5, 3), None)
+        step(batches, critic, optims[0], lambda: generator(torch.randn(5, 3)), averaged, optims[1])
+
+
+@pytest.mark.parametrize("reg_type", gan.AVAILABLE_REGULARIZERS)
+def test_step_reads_no_value_so_nothing_waits_for_the_device(reg_type, monkeypatch):
+    play_without_values(False, reg_type, monkeypatch)
+    with pytest.raises(DataDependentOutputException):
+        play_without_values(True, reg_type, monkeypatch)
