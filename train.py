@@ -2,16 +2,15 @@
 
     python train.py --from samples density --data arcs sine --num_layers 2 8 32 --seed 1 2 3 --out runs/flow
 
-Flows of the same depth and source are trained side by side: the parameters of R flows with k layers are three
-tensors with leading dimensions (R, k), and :func:`solution.chain` broadcasts over R. Nothing is shared between
-them: each flow has its own seed, batches and optimiser state, and is the flow that it would be alone.
+Flows of the same depth and source are trained side by side, as ``stacked_flows.py`` does an update of them. Nothing is
+shared between them: each flow has its own seed, batches and optimiser state, and is the flow that it would be alone.
 """
 
 import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +19,19 @@ from typing import Any
 import torch
 from simple_parsing import field as option
 from torch import Tensor
-from torch.optim.rmsprop import rmsprop
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 import checkpoint
 import command_line
 import flow_plots
-from compiled import compile_where_possible
 from data import densities
 from flow_scores import score_from_density, score_from_samples
-from solution import Flow, chain, invertible_u, loss1, loss2
+from solution import Flow
+from stacked_flows import compile_update, stack, unstack, update
 
 SOURCES = ("samples", "density")
 CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn ahead
-Energy = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -82,91 +79,6 @@ class Group:
     def names(self) -> list[tuple[str, int]]:
         """Target and seed of each flow, in the order of the leading dimension."""
         return [(name, seed) for name in self.targets for seed in self.seeds]
-
-
-def stack(flows: Sequence[Flow]) -> tuple[Tensor, Tensor, Tensor]:
-    """The parameters u, w ``(R, k, 1, d)`` and b ``(R, k, 1, 1)`` of flows of the same depth."""
-    return tuple(
-        torch.stack(
-            [torch.stack([getattr(layer, name).detach().view(1, -1) for layer in flow.layers]) for flow in flows]
-        )
-        for name in "uwb"
-    )
-
-
-def unstack(parameters: tuple[Tensor, Tensor, Tensor]) -> list[Flow]:
-    """The flows that hold the stacked parameters."""
-    flows = []
-    for u, w, b in zip(*parameters, strict=True):
-        flow = Flow(u.shape[-1], len(u)).to(u.dtype)
-        with torch.no_grad():
-            for i, layer in enumerate(flow.layers):
-                layer.u.copy_(u[i])
-                layer.w.copy_(w[i])
-                layer.b.copy_(b[i].view(1))
-        flows.append(flow)
-    return flows
-
-
-def mean_loss(
-    parameters: tuple[Tensor, Tensor, Tensor], x: Tensor, energies: tuple[Energy, ...] | None
-) -> tuple[Tensor, Tensor]:
-    """The loss of each flow, its mean over the batch, in nats.
-
-    Args:
-        parameters: Stacked u, w, b, ``(R, k, B, d)``, ``(R, k, B, d)`` and ``(R, k, B, 1)``: one copy per point.
-        x: Data or noise, ``(R, B, d)``.
-        energies: For flows from densities, the targets of equal shares of the flows; None from samples.
-
-    Returns:
-        The sum over the flows, whose gradient with respect to one flow's parameters is that of its own loss, and
-        the losses ``(R,)``.
-    """
-    z, logdet = chain(x, list(zip(*(parameter.unbind(1) for parameter in parameters), strict=True)))
-    if energies is None:
-        losses = loss1(z, logdet).mean((1, 2))
-    else:
-        energy = torch.cat([energy(part) for energy, part in zip(energies, z.chunk(len(energies)), strict=True)])
-        losses = loss2(energy, x, logdet).mean((1, 2))
-    return losses.sum(), losses
-
-
-@torch.no_grad()
-def update(
-    parameters: tuple[Tensor, Tensor, Tensor],
-    square_averages: tuple[Tensor, Tensor, Tensor],
-    steps: list[Tensor],
-    total: Tensor,
-    x: Tensor,
-    energies: tuple[Energy, ...] | None,
-    lr: float,
-) -> None:
-    """One RMSprop update of every flow from its own batch, all of it in place; the losses are added to ``total``.
-
-    Gradient and optimiser are part of the function, so that it compiles to one piece.
-    """
-    u, w, _ = parameters
-    u.copy_(invertible_u(u, w))
-    # A copy of the parameters per point makes the backward pass pointwise; the sums over the batch come after it.
-    copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
-    gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
-    summed = [gradient.sum(2, keepdim=True) for gradient in gradients]
-    rmsprop(
-        list(parameters),
-        summed,
-        list(square_averages),
-        [],
-        [],
-        steps,
-        foreach=False,
-        lr=lr,
-        alpha=0.99,
-        eps=1e-8,
-        weight_decay=0,
-        momentum=0,
-        centered=False,
-    )
-    total += losses
 
 
 def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Tensor:
@@ -238,19 +150,6 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
                 },
             )
     return unstack(parameters), {"seconds": seconds, "curve": curve}
-
-
-def compile_update() -> Callable[..., None]:
-    """The compiled update. All of it fuses in the order in which it is written: looking for better pairs of
-    operations to fuse costs a third of the compilation and finds none. A precompiled header takes seconds to make
-    and would serve one file.
-    """
-    return compile_where_possible(
-        update,
-        max_fusion_buffer_group_pairwise_attempts=1,
-        max_fusion_size=512,
-        cpp_cache_precompile_headers=False,
-    )
 
 
 def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:

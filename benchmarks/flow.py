@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import checkpoint
 import command_line
+import stacked_flows
 import train
 from data import densities
 
@@ -95,10 +96,10 @@ def ours(source: str, names: Sequence[str], k: int, iterations: int) -> Callable
     group = train.Group(source, k, targets, [1], iterations, 5e-4, BATCH, True, Path())
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     flows = [train.Flow(2, k) for _ in group.names]
-    parameters = train.stack(flows)
+    parameters = stacked_flows.stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     steps = [torch.zeros(()) for _ in parameters]
-    update = train.compile_update()
+    update = stacked_flows.compile_update()
     energies = tuple(targets.values()) if source == "density" else None
     total = torch.zeros(len(flows))
 

@@ -57,12 +57,6 @@ def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path)
             torch.testing.assert_close(actual, parameter, rtol=1e-4, atol=1e-4)
 
 
-def test_stacking_is_undone_by_unstacking():
-    flows = [Flow(3, 5) for _ in range(2)]
-    for flow, back in zip(flows, train.unstack(train.stack(flows)), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(flow.parameters(), back.parameters(), strict=True))
-
-
 @pytest.mark.parametrize("source", train.SOURCES)
 def test_training_improves_the_loss(source, tmp_path):
     flows, training = train.train_group(make_group(source, tmp_path, num_iter=2000, lr=5e-3), progress=False)
