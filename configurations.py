@@ -107,7 +107,8 @@ class Management:
     config: str = ""  # a configuration's name or a pattern, such as 'cifar10-*'
     seed: list[int] = dataclasses.field(default_factory=lambda: [31415])  # one run each: put your matricule number here
     out: str = "runs/gan"  # folder of the runs; each gets CONFIGURATION-SEED in it
-    dataset: str = "auto"  # of the image runs: cifar10, digits (a stand-in that needs no download), or auto
+    # of the image runs: cifar10, digits (a stand-in that needs no download), auto, or a folder of images of your own
+    dataset: str = field(default="auto", alias=["--data_path"])
     data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
     log_every: int = 500  # updates between two lines of metrics
     eval_every: int = 2000  # updates between two evaluations
