@@ -205,8 +205,7 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     checkpoint.claim_folder(options.out, options, free=("data", "out", "device"))
     network, history = train(options, images, progress)
     out = Path(options.out)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
-    checkpoint.save(out / "classifier.pt", {"width": options.width, "network": state})
+    checkpoint.save(out / "classifier.pt", {"width": options.width, "network": checkpoint.as_float16(network)})
     # What is tested is what is kept: the rounded weights.
     device = next(network.parameters()).device
     rounded = load(out / "classifier.pt", device)

@@ -16,9 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 import autoencoder
 import benchmarks.flow
@@ -28,11 +26,12 @@ import checkpoint
 import command_line
 import data
 import flow_plots
+import gan_paths
 import gan_study
-import plots
 import run_exp
 import train
 import vae
+import vae_plots
 from data import densities
 from estimates import spread
 
@@ -44,9 +43,9 @@ class Options:
     profile: str = "full"  # full, or quick: small data, few steps, no network, about four minutes on two cores
     data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
     dataset: str = "auto"  # of the VAE: auto, binarized_mnist or digits; the quick profile always takes digits
-    images: str = "auto"  # of the GANs: auto, cifar10 or digits; the quick profile always takes digits
     only: list[str] = field(default_factory=list)  # names of experiments, to run these alone
     seed: int = 1  # the first of the seeds
+    gan_seeds: int = 1  # seeds of each configuration in the study of question 2.7, up to 3
     device: str = "auto"  # auto, cpu, cuda, ...
     out: str = ""  # folder of the runs, their results and figures; left empty, runs/PROFILE
 
@@ -55,8 +54,10 @@ class Options:
             raise ValueError(f"profile must be full or quick, got {self.profile!r}")
         if unknown := set(self.only) - set(EXPERIMENTS):
             raise ValueError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
+        if not 1 <= self.gan_seeds <= len(gan_study.SEEDS):
+            raise ValueError(f"gan_seeds must be in 1 to {len(gan_study.SEEDS)}, got {self.gan_seeds}")
         if self.profile == "quick":
-            self.dataset = self.images = "digits"
+            self.dataset, self.gan_seeds = "digits", 2
         self.out = self.out or f"runs/{self.profile}"
 
 
@@ -84,10 +85,10 @@ def question1(options: Options) -> dict[str, Any]:
             bounds = [{"k": int(k), **value} for k, value in log_px.items()]
             latent = dimensions(settings[name]["runs"][0]["kl_per_dimension"])
     figures = Path(options.out) / "figures"
-    draw_training(figures / "vae_training.svg", settings)
-    draw_bound(figures / "vae_bound.svg", bounds)
-    draw_dimensions(figures / "vae_kl.svg", latent["kl"])
-    draw_images(figures, first, splits.test)
+    vae_plots.training(figures / "vae_training.svg", settings)
+    vae_plots.bound(figures / "vae_bound.svg", bounds)
+    vae_plots.dimensions(figures / "vae_kl.svg", latent["kl"])
+    vae_plots.images(figures, first, splits.test)
     sizes = dict(zip(splits._fields, map(len, splits), strict=True))
     return {"dataset": dataset, "images": sizes, "settings": settings, "bounds": bounds, "latent": latent}
 
@@ -134,56 +135,6 @@ def dimensions(kl_per_dimension: Sequence[float], threshold: float = 0.1) -> dic
     return {"kl": kl, "threshold": threshold, "active": sum(value > threshold for value in kl), "total": sum(kl)}
 
 
-def draw_training(path: Path, settings: dict[str, Any]) -> None:
-    with plots.figure(path, size=(5.4, 2.7)) as (axes,):
-        for (name, setting), colour in zip(settings.items(), plots.COLOURS, strict=False):
-            for kind, line in {"train_elbo": ":", "valid_elbo": "-"}.items():
-                curves = np.array([[record[kind] for record in run["history"]] for run in setting["runs"]])
-                epochs = np.arange(1, curves.shape[1] + 1)
-                label = f"{name}, {kind.split('_')[0]}"
-                axes.plot(epochs, curves.mean(0), line, color=colour, label=label)
-                axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
-        last = min(run["history"][-1]["valid_elbo"] for setting in settings.values() for run in setting["runs"])
-        top = max(run["history"][-1]["train_elbo"] for setting in settings.values() for run in setting["runs"])
-        axes.set(
-            xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=(last - 0.25 * abs(last), top + 0.02 * abs(top))
-        )
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def draw_bound(path: Path, bounds: list[dict[str, Any]]) -> None:
-    k = [bound["k"] for bound in bounds]
-    with plots.figure(path) as (axes,):
-        axes.errorbar(
-            k, [b["mean"] for b in bounds], [b["standard_error"] for b in bounds], marker="o", ms=4, capsize=3
-        )
-        axes.set(xscale="log", xlabel="samples $K$", ylabel=r"test $\log p(x)$ (nats)")
-
-
-def draw_dimensions(path: Path, kl: list[float]) -> None:
-    with plots.figure(path) as (axes,):
-        axes.bar(range(1, len(kl) + 1), kl, width=1.0)
-        axes.set(xlabel="latent dimension, sorted", ylabel="KL from the prior (nats)")
-
-
-@torch.no_grad()
-def draw_images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
-    """Samples from the prior, reconstructions, and a walk between codes: pixel probabilities, not samples."""
-    generator = torch.Generator().manual_seed(0)
-    device = next(model.parameters()).device
-
-    def decode(z: Tensor) -> Tensor:
-        return torch.sigmoid(model.decode(z.to(device)))
-
-    plots.image_grid(folder / "vae_samples.png", decode(torch.randn(80, model.latent_size, generator=generator)), 16)
-    chosen = images[torch.randperm(len(images), generator=generator)[:16]].float().to(device)
-    mean, _ = model.encode(chosen)
-    plots.image_grid(folder / "vae_reconstructions.png", torch.cat([chosen, decode(mean)]), 16)
-    steps = torch.linspace(0, 1, 16, device=device).view(1, -1, 1)
-    walk = torch.lerp(mean[:4, None], mean[4:8, None], steps).flatten(0, 1)
-    plots.image_grid(folder / "vae_interpolation.png", decode(walk), 16)
-
-
 def question3(options: Options) -> dict[str, Any]:
     """Questions 3.7 and 3.9: planar flows from samples and from densities, each depth in several seeds."""
     quick, out = options.profile == "quick", Path(options.out)
@@ -211,7 +162,7 @@ def question3(options: Options) -> dict[str, Any]:
         error = max(r["nll" if source == "samples" else "kl"]["standard_error"] for r in rows)
         summary = {key: spread(value) for key, value in values.items()}
         settings.append({"source": source, "data": name, "num_layers": k, "standard_error": error, **summary})
-    draw_flow_depth(figures / "flow_depth.svg", settings)
+    flow_plots.depth(figures / "flow_depth.svg", settings)
     keep = {"num_iter": run.num_iter, "lr": run.lr, "batch_size": run.batch_size, "seeds": len(run.seed)}
     limits = {"log_z": densities.LOG_Z, "entropy": densities.ENTROPY, "log_z_strip": densities.LOG_Z_STRIP}
     return {
@@ -235,27 +186,6 @@ TRANSFORMATIONS = [
         ("shear: u ⊥ w", [0.0, 2.0], [1.5, 0.0], 0.0),
     ]
 ]
-
-
-def draw_flow_depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
-    """What is left to the limit over the depth: each seed a point, their mean a line."""
-    with plots.figure(path, columns=2) as columns:
-        for axes, (source, key, label) in zip(
-            columns, [("samples", "gap", "NLL - entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
-        ):
-            for name, colour in zip(densities.DENSITIES, plots.COLOURS, strict=False):
-                rows = [s for s in settings if (s["source"], s["data"]) == (source, name)]
-                depths = [row["num_layers"] for row in rows]
-                axes.plot(depths, [row[key]["mean"] for row in rows], color=colour, label=name)
-                for row in rows:
-                    axes.plot(
-                        [row["num_layers"]] * len(row[key]["values"]), row[key]["values"], ".", color=colour, ms=4
-                    )
-            axes.set(xscale="log", yscale="log", ylim=(5e-3, 1.5))
-            axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
-            axes.set_xticks(depths, [str(k) for k in depths])
-            axes.minorticks_off()
-            axes.legend()
 
 
 DIRAC_SEED = 31415
@@ -316,7 +246,13 @@ def question2_images(options: Options) -> dict[str, Any]:
         # One configuration with a free critic, two with spectral normalisation, two with R1.
         free, sn, r1 = (kind["median"]["fast"] for kind in kinds)
         print(f"the full study: training takes about {(free + 2 * sn + 2 * r1) * 100_000 / 60e3:.0f} minutes here")
-    return gan_study.study(Path(options.out), options.data, options.profile == "quick", options.device)
+    quick = options.profile == "quick"
+    return gan_study.study(Path(options.out), options.data, quick, options.device, options.gan_seeds)
+
+
+def question2_paths(options: Options) -> dict[str, Any]:
+    """Whether the fast path learns what the plain one learns."""
+    return gan_paths.compare(Path(options.out), options.data, options.profile == "quick", options.device)
 
 
 def vae_speed(options: Options) -> dict[str, Any]:
@@ -345,12 +281,14 @@ EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "vae": question1,
     "dirac": question2_dirac,
     "gan": question2_images,
+    "gan_fast": question2_paths,
     "flow": question3,
     "flow_posterior": question3_posterior,
     "vae_speed": vae_speed,
     "gan_speed": gan_speed,
     "flow_speed": flow_speed,
 }
+FOR_CUDA = ("gan", "gan_fast")  # without it they take an hour or more, and run only when they are asked for
 
 
 def environment() -> dict[str, Any]:
@@ -363,6 +301,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def is_done(name: str, held: dict[str, Any], options: Options) -> bool:
+    """Whether a result that is there is what the options ask for."""
+    if name == "gan" and len(held["seeds"]) != options.gan_seeds:
+        return False
+    images = "digits" if options.profile == "quick" else "cifar10"
+    return held["profile"] == options.profile and held["dataset"] in ("none", options.dataset, images)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command_line.parse(Options, "Run every experiment of the report.", argv)
@@ -371,18 +317,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, data.DataUnavailableError) as error:
         command_line.fail(error)
     for name in options.only or EXPERIMENTS:
-        if name == "gan" and not options.only and options.profile == "full" and not torch.cuda.is_available():
-            print("gan: not run without CUDA, the report has the published reference; --only gan runs a reduced one")
+        skip = name in FOR_CUDA and not options.only and options.profile == "full"
+        if skip and not torch.cuda.is_available():
+            print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
             continue
         path = Path(options.out) / "results" / f"{name}.json"
-        held = json.loads(path.read_text()) if path.exists() else {}
-        used = ("none", options.dataset, options.images)
-        if held.get("profile") == options.profile and held.get("dataset") in used:
+        if path.exists() and is_done(name, json.loads(path.read_text()), options):
             print(f"{name}: done before, {path} has it")
             continue
         print(f"{name}: running")
         started = time.perf_counter()
-        result = EXPERIMENTS[name](options)
+        try:
+            result = EXPERIMENTS[name](options)
+        except data.DataUnavailableError as error:
+            command_line.fail(error)
         minutes = (time.perf_counter() - started) / 60
         frame = {"profile": options.profile, "environment": environment(), "minutes": minutes}
         checkpoint.write_json(path, {**frame, **result})

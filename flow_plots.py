@@ -1,7 +1,8 @@
 """Pictures of planar flows: target beside model, on the same square and the same scale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,3 +96,24 @@ def transformations(path: str | Path, cases: list[tuple[str, Tensor, Tensor, Ten
                     moved = planar_transformation(line, u, w, b)
                     axes.plot(moved[:, 0], moved[:, 1], color="white", linewidth=0.3)
             axes.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE))
+
+
+def depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
+    """What is left to the limit over the depth: each seed a point, their mean a line."""
+    with plots.figure(path, columns=2) as columns:
+        for axes, (source, key, label) in zip(
+            columns, [("samples", "gap", "NLL - entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
+        ):
+            for name, colour in zip(dict.fromkeys(s["data"] for s in settings), plots.COLOURS, strict=False):
+                rows = [s for s in settings if (s["source"], s["data"]) == (source, name)]
+                depths = [row["num_layers"] for row in rows]
+                axes.plot(depths, [row[key]["mean"] for row in rows], color=colour, label=name)
+                for row in rows:
+                    axes.plot(
+                        [row["num_layers"]] * len(row[key]["values"]), row[key]["values"], ".", color=colour, ms=4
+                    )
+            axes.set(xscale="log", yscale="log", ylim=(5e-3, 1.5))
+            axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
+            axes.set_xticks(depths, [str(k) for k in depths])
+            axes.minorticks_off()
+            axes.legend()

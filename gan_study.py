@@ -7,7 +7,8 @@ numbers are shown.
 import json
 import math
 import shutil
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ import image_gan
 import plots
 import run_exp
 import score
+from estimates import spread
 from model import Generator
 
-SEED = 31415
+SEEDS = (31415, 1, 2)
 # What the command line adds to the configurations: nothing for the full study.
 NARROW = "--scores classifier --generator_dimh {0} --critic_dimh {0} --max_iters {1} --log_every {2} --eval_every {3}"
 SCALES = {
@@ -40,7 +42,7 @@ SCALES = {
 MANAGED = ("log_every", "eval_every", "eval_samples", "final_samples", "fid_reference", "scores")
 
 
-def study(out: Path, data_root: str, quick: bool, device: str = "auto") -> dict[str, Any]:
+def study(out: Path, data_root: str, quick: bool, device: str = "auto", seeds: int = 1) -> dict[str, Any]:
     """Run the configurations, or go on with them, and draw what came of it.
 
     Args:
@@ -48,57 +50,86 @@ def study(out: Path, data_root: str, quick: bool, device: str = "auto") -> dict[
         data_root: Folder where data sets lie or are put.
         quick: Tiny networks and the stand-in data.
         device: As for ``run_exp.py``.
+        seeds: How many of ``SEEDS``.
     """
-    scale = "quick" if quick else "full" if torch.cuda.is_available() and device != "cpu" else "reduced"
-    argv = ["--config", "cifar10-*", "--seed", str(SEED), "--out", str(out / "gan"), "--data", data_root]
-    runs = run_exp.plan([*argv, "--device", device, *SCALES[scale].split()])
+    scale = choose_scale(quick, device)
+    argv = ["--config", "cifar10-*", "--out", str(out / "gan"), "--data", data_root, "--device", device]
+    runs = run_exp.plan([*argv, *SCALES[scale].split(), "--seed", *map(str, SEEDS[:seeds])])
     results = run_exp.run_all(runs)
     images = run_exp.load_images(runs[0].management)
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     rows = []
-    for run in runs:
-        result = results[run.folder.name]
-        row = summarise(run, result, images.scorer.names)
+    for first in runs[::seeds]:
+        of_name = [run for run in runs if run.name == first.name]
+        row = summarise(of_name, [results[run.folder.name] for run in of_name], images.scorer.names)
         rows.append(row)
-        draw_curves(figures / f"gan_curve_{run.name}.svg", row, images.scorer.names[1])
-        shutil.copy(run.folder / f"samples_{run.hp.max_iters:06}.png", figures / f"gan_samples_{run.name}.png")
-    best = min(rows, key=lambda row: row["final"][images.scorer.names[1]])
+        draw_curves(figures / f"gan_curve_{first.name}.svg", row, images.scorer.names[1])
+        shutil.copy(first.folder / f"samples_{first.hp.max_iters:06}.png", figures / f"gan_samples_{first.name}.png")
+    best = min(rows, key=lambda row: row["final"][images.scorer.names[1]]["mean"])
     run = next(run for run in runs if run.name == best["name"])
-    generator = trained_generator(run)
+    generator = image_gan.load_generator(run.folder / "generator.pt", images.train.device)
     draw_neighbours(figures / "gan_neighbours.png", generator, run.hp, images)
     draw_interpolation(figures / "gan_interpolation.png", generator, run.hp)
     corrupted = corruption_scores(images, data_root, count=100 if quick else 5000)
     draw_corruptions(figures / "gan_corruptions.svg", corrupted, images.scorer.names[1])
-    first = runs[0]
     return {
-        "dataset": images.dataset,
-        "scale": scale,
-        "scores": dict(zip(("is", "fid"), images.scorer.names, strict=True)),
-        "options": {**vars(first.hp), **{k: getattr(first.management, k) for k in MANAGED}},
-        "full_options": {**vars(run_exp.CONFIGURATIONS[first.name])},
-        "runs": rows,
+        **frame(runs[0], images, scale),
+        "seeds": list(SEEDS[:seeds]),
+        "configurations": rows,
         "best": best["name"],
         "classifier": json.loads(classifier.WEIGHTS.with_suffix(".json").read_text()),
         "corruptions": corrupted,
     }
 
 
-def summarise(run: run_exp.Run, result: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+def choose_scale(quick: bool, device: str) -> str:
+    """The size of the study that this machine can do."""
+    return "quick" if quick else "full" if torch.cuda.is_available() and device != "cpu" else "reduced"
+
+
+def frame(first: run_exp.Run, images: run_exp.Images, scale: str) -> dict[str, Any]:
+    """What the numbers of a study depend on; its first run stands for all."""
+    return {
+        "dataset": images.dataset,
+        "scale": scale,
+        "scores": dict(zip(("is", "fid"), images.scorer.names, strict=True)),
+        "options": {**vars(first.hp), **{k: getattr(first.management, k) for k in MANAGED}},
+        "full_options": {**vars(run_exp.CONFIGURATIONS[first.name])},
+    }
+
+
+def summarise(runs: Sequence[run_exp.Run], results: Sequence[dict[str, Any]], names: tuple[str, str]) -> dict[str, Any]:
+    """What the seeds of one configuration came to: each run by itself, and means with their spread."""
+    hp, rows = runs[0].hp, [summarise_run(result, names) for result in results]
+    ranks = [row["rank_correlation"] for row in rows if row["rank_correlation"] is not None]
+    return {
+        "name": runs[0].name,
+        "loss": hp.loss_type,
+        "spectral_norm": hp.spectral_norm,
+        "penalty": hp.reg_type,
+        "runs": [{"seed": run.hp.seed, **row} for run, row in zip(runs, rows, strict=True)],
+        **{
+            key: {name: spread([row[key][name] for row in rows]) for name in names}
+            for key in ("final", "final_without_average")
+        },
+        "last_metric": spread([row["metric"][-1][1] for row in rows]),
+        "rank_correlation": spread(ranks) if ranks else None,
+        "milliseconds": statistics.median(row["milliseconds"] for row in rows),
+    }
+
+
+def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
     """A run's curves, its last scores, and the rank correlation of metric and distance over training."""
     metrics = [(line["step"], line["metric"]) for line in result["metrics"] if "metric" in line]
-    scores = [line for line in result["metrics"] if names[1] in line]
-    curve = [(line["step"], line[names[1]], line[names[0]]) for line in scores if line["step"] < run.hp.max_iters]
+    scores = [(line["step"], line[names[1]], line[names[0]]) for line in result["metrics"] if names[1] in line]
+    curve = [score for score in scores if score[0] < metrics[-1][0]]  # the last one has another number of samples
     # The metric at an evaluation is its mean over the updates since the one before.
     steps = [0, *(step for step, *_ in curve)]
     means = [np.mean([v for step, v in metrics if before < step <= after]) for before, after in pairwise(steps)]
     rank = spearmanr(means, [fid for _, fid, _ in curve]) if len(curve) > 2 else (math.nan, math.nan)
     timed = [line for line in result["metrics"] if "seconds" in line]
     return {
-        "name": run.name,
-        "loss": run.hp.loss_type,
-        "spectral_norm": run.hp.spectral_norm,
-        "penalty": run.hp.reg_type,
         "metric": metrics,
         "curve": curve,
         "final": result["final"],
@@ -109,24 +140,18 @@ def summarise(run: run_exp.Run, result: dict[str, Any], names: tuple[str, str]) 
     }
 
 
-def trained_generator(run: run_exp.Run) -> Generator:
-    """The averaged generator of a run that has ended, ready to draw."""
-    device = run_exp.command_line.choose_device(run.management.device)
-    players = image_gan.Players(run.hp, device, image_gan.use_fast(run.management, device))
-    players.load_state_dict(checkpoint.load(run.folder / "checkpoint.pt", device)["players"])
-    return image_gan.refresh_average(players, run.hp)
-
-
 def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
-    """The metric and the distance over training, each with an axis of its own."""
+    """The metric and the distance over training, each with an axis of its own; seeds after the first are pale."""
     with plots.figure(path, size=(3.1, 2.2)) as (axes,):
-        axes.plot(*zip(*row["metric"], strict=True), color=plots.COLOURS[0], linewidth=0.8)
+        right = axes.twinx()
+        for i, run in enumerate(row["runs"]):
+            alpha = 0.3 if i else 1.0
+            axes.plot(*zip(*run["metric"], strict=True), color=plots.COLOURS[0], linewidth=0.8, alpha=alpha)
+            steps, fids, _ = zip(*run["curve"], strict=True)
+            right.plot(steps, fids, color=plots.COLOURS[1], marker="o", markersize=2.5, alpha=alpha)
         axes.set_xlabel("generator updates")
         axes.set_ylabel(f"metric ({row['loss']})", color=plots.COLOURS[0])
         axes.set_title(row["name"])
-        right = axes.twinx()
-        steps, fids, _ = zip(*row["curve"], strict=True)
-        right.plot(steps, fids, color=plots.COLOURS[1], marker="o", markersize=2.5)
         right.set_ylabel(name, color=plots.COLOURS[1])
         right.spines["right"].set_visible(True)
         right.set_ylim(bottom=0)

@@ -162,6 +162,24 @@ def refresh_average(players: Players, hp: Hyperparameters, batches: int = 100) -
     return players.averaged.eval()
 
 
+def save_generator(path: Path, generator: Generator, hp: Hyperparameters) -> None:
+    """Keep a trained generator by itself, as float16."""
+    sizes = {"dimz": hp.dimz, "dimh": hp.generator_dimh}
+    checkpoint.save(path, {**sizes, "network": checkpoint.as_float16(generator)})
+
+
+def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
+    """The generator that a run left in its folder, in evaluation mode: noise ``(N, dimz)`` to images.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    state = torch.load(path, map_location=device, weights_only=True)
+    generator = Generator(state["dimz"], state["dimh"]).to(device)
+    generator.load_state_dict(state["network"])
+    return generator.eval()
+
+
 @torch.no_grad()
 def sample_grid(path: Path, generator: Generator, hp: Hyperparameters, count: int = 64) -> None:
     """Images of the same noise each time, on a grid."""

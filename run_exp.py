@@ -172,6 +172,7 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
     )
     if step < hp.max_iters:
         return None
+    image_gan.save_generator(run.folder / "generator.pt", players.averaged, hp)
     result = {"dataset": images.dataset, "metrics": lines}
     if images.scorer:
         # The averaged generator was scored at the end of training; beside it, the one that was trained.

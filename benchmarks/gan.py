@@ -171,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{kind:20} {median['plain']:9.2f} {median['fast']:9.2f} {row['times_faster']:7.1f}x"
             f" {row['share_of_rate']:18.0%}"
         )
+        if row["gigabytes"]["fast"] is not None:
+            print(f"{'  memory, GB':20} {row['gigabytes']['plain']:9.2f} {row['gigabytes']['fast']:9.2f}")
     evaluation = result["evaluation"]
     print(
         f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"

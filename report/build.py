@@ -20,7 +20,7 @@ import command_line
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-SECTIONS = ("vae", "dirac", "gan", "flow", "flow_posterior", "vae_speed", "gan_speed", "flow_speed")
+SECTIONS = ("vae", "dirac", "gan", "gan_fast", "flow", "flow_posterior", "vae_speed", "gan_speed", "flow_speed")
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
 # A fixed date makes the same numbers the same file.
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -157,14 +157,13 @@ def _gan_rows() -> list[str]:
         f" | {fid} without average | rank correlation of metric and {fid} |",
         "|---|---|---|---|---|",
     ]
-    for row in gan["runs"]:
-        rank = "" if row["rank_correlation"] is None else f"{row['rank_correlation']:.2f}"
-        rows.append(
-            f"| {row['name']} | {row['final'][fid]:.2f} | {row['final'][inception]:.2f}"
-            f" | {row['final_without_average'][fid]:.2f} | {rank} |"
-        )
+    for row in gan["configurations"]:
+        values = row["final"][fid], row["final"][inception], row["final_without_average"][fid], row["rank_correlation"]
+        rows.append(f"| {row['name']} | {' | '.join(_spread(value) if value else '' for value in values)} |")
     own = f"; {fid} and {inception} are from the project's own classifier, not Inception" if fid != "FID" else ""
-    return [*rows, "", f"One seed, {gan['options']['final_samples']} samples{own}."]
+    count = len(gan["seeds"])
+    seeds = "One seed" if count == 1 else f"Mean ± standard deviation over {count} seeds"
+    return [*rows, "", f"{seeds}, {gan['options']['final_samples']} samples{own}."]
 
 
 def _flow_rows() -> list[str]:
@@ -189,7 +188,8 @@ def _flow_rows() -> list[str]:
 
 
 def _spread(entry: dict[str, Any], digits: int = 2) -> str:
-    return f"{entry['mean']:.{digits}f} ± {entry['deviation']:.{digits}f}"
+    deviation = "" if entry["deviation"] is None else f" ± {entry['deviation']:.{digits}f}"
+    return f"{entry['mean']:.{digits}f}{deviation}"
 
 
 def update_readme() -> None:

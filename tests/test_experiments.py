@@ -7,9 +7,10 @@ import torch
 
 import benchmarks.gan
 import benchmarks.vae
+import data
 import experiments
+import gan_paths
 import gan_study
-import run_exp
 from report import build
 
 
@@ -21,6 +22,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(experiments, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
     monkeypatch.setitem(gan_study.SCALES, "quick", gan_study.SCALES["quick"] + " --max_iters 12 --eval_every 4")
+    monkeypatch.setitem(gan_paths.SCALES, "quick", gan_paths.SCALES["quick"] + " --max_iters 5")
     out = tmp_path / "runs"
     experiments.main(["--profile", "quick", "--out", str(out)])
     sources = build.build(tmp_path / "report.pdf", out)
@@ -45,14 +47,42 @@ def test_the_study_without_cuda_is_left_to_the_reference_unless_asked_for(tmp_pa
     assert "--only gan" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
+def test_a_study_whose_data_cannot_be_had_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    def unavailable(*_):
+        raise data.DataUnavailableError("no file, no network")
+
+    monkeypatch.setattr(gan_study, "study", unavailable)
+    with pytest.raises(SystemExit) as stop:
+        experiments.main(["--dataset", "digits", "--device", "cpu", "--only", "gan", "--out", str(tmp_path)])
+    assert stop.value.code == 2 and capsys.readouterr().err == "error: no file, no network\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_seeds_is_another_study():
+    held = {"profile": "full", "dataset": "cifar10", "seeds": [1]}
+    ask = [experiments.Options(gan_seeds=count) for count in (1, 2)]
+    assert [experiments.is_done("gan", held, options) for options in ask] == [True, False]
+
+
 def test_rank_correlation_is_of_the_metric_since_the_evaluation_before():
     metrics = [{"step": step, "metric": value} for step, value in zip(range(5, 45, 5), range(8), strict=True)]
     scores = [{"step": s, "FID": f, "IS": 1.0, "samples": 9} for s, f in ((10, 3.0), (20, 2.0), (30, 1.0), (40, 0.5))]
     result = {"metrics": [m | {"seconds": 1.0} for m in metrics] + scores, "final": {}, "final_without_average": {}}
-    run = run_exp.plan(["--config", "cifar10-jsd-1", "--max_iters", "40"])[0]
-    row = gan_study.summarise(run, result, ("IS", "FID"))
+    row = gan_study.summarise_run(result, ("IS", "FID"))
     assert row["rank_correlation"] == pytest.approx(-1) and [step for step, *_ in row["curve"]] == [10, 20, 30]
     assert row["milliseconds"] == pytest.approx(1e3 / 40)
+
+
+@pytest.mark.parametrize(("offset", "within"), [(0.5, True), (2.5, False)])
+def test_fast_path_is_held_against_the_distances_between_seeds(offset, within):
+    def run(start, fid):
+        lines = [{"step": step, "metric": start + step} for step in (1, 2, 3)]
+        return {"metrics": [*lines, {"step": 3, "FID": fid}], "final": {"FID": fid}}
+
+    found = gan_paths.compare_curves([run(offset, 5.0), run(0, 1.0), run(1, 2.0), run(-1, 3.0)], "FID")
+    assert found["fast_from_plain"] == pytest.approx(offset) and found["within_spread"] == within
+    assert sorted(found["between_seeds"]["values"]) == pytest.approx([1, 1, 2])
+    assert (found["fast_score"], found["plain_scores"]["mean"]) == (5.0, 2.0)
 
 
 def test_benchmark_of_the_gans_counts_and_times_both_paths():

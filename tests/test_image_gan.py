@@ -120,7 +120,12 @@ def test_time_limit_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys)
     folder = tmp_path / "cut" / "cifar10-jsd-1-31415"
     assert checkpoint.load(folder / "checkpoint.pt")["step"] < 30 and not (folder / "result.json").exists()
     run_exp.main(command)
-    assert checkpoint.load(folder / "checkpoint.pt")["step"] == 30 and (folder / "result.json").exists()
+    state = checkpoint.load(folder / "checkpoint.pt")
+    assert state["step"] == 30 and (folder / "result.json").exists()
+    generator = image_gan.load_generator(folder / "generator.pt")
+    for name, value in generator.state_dict().items():  # float16 has 11 bits
+        torch.testing.assert_close(value, state["players"]["averaged"][name], rtol=2**-11, atol=1e-7)
+    assert generator(torch.randn(3, SMALL["dimz"])).shape == (3, 3, 32, 32) and not generator.training
 
 
 def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
