@@ -54,6 +54,7 @@ class Players:
 
     def __init__(self, hp: Hyperparameters, device: torch.device, fast: bool) -> None:
         torch.manual_seed(hp.seed)
+        torch.backends.cudnn.benchmark = fast  # batches have one shape: trying every algorithm once pays
         self.generator = Generator(hp.dimz, hp.generator_dimh, hp.batch_size).to(device)
         self.critic = Critic(hp.critic_dimh, hp.spectral_norm).to(device)
         self.averaged = copy.deepcopy(self.generator)
@@ -139,7 +140,7 @@ class Graphed:
             torch.cuda.current_stream().wait_stream(self.stream)
         else:
             if self.calls == GRAPH_WARMUP:
-                with torch.cuda.graph(self.graph):
+                with torch.cuda.graph(self.graph, stream=self.stream):
                     self.function()
             self.graph.replay()
         self.calls += 1
