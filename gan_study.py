@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import mannwhitneyu, spearmanr
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 from torchvision.utils import save_image
@@ -69,15 +69,17 @@ def study(out: Path, data_root: str, quick: bool, device: str = "auto", seeds: i
     best = min(rows, key=lambda row: row["final"][images.scorer.names[1]]["mean"])
     run = next(run for run in runs if run.name == best["name"])
     generator = image_gan.load_generator(run.folder / "generator.pt", images.train.device)
-    draw_neighbours(figures / "gan_neighbours.png", generator, run.hp, images)
+    held = data.cifar10(data_root) if images.dataset == "cifar10" else None
+    copied = draw_neighbours(figures / "gan_neighbours.png", generator, run.hp, images, held and held.test)
     draw_interpolation(figures / "gan_interpolation.png", generator, run.hp)
-    corrupted = corruption_scores(images, data_root, count=100 if quick else 5000)
+    corrupted = corruption_scores(images, held, count=100 if quick else 5000)
     draw_corruptions(figures / "gan_corruptions.svg", corrupted, images.scorer.names[1])
     return {
         **frame(runs[0], images, scale),
         "seeds": list(SEEDS[:seeds]),
         "configurations": rows,
         "best": best["name"],
+        "copying": copied,
         "classifier": json.loads(classifier.WEIGHTS.with_suffix(".json").read_text()),
         "corruptions": corrupted,
     }
@@ -159,20 +161,73 @@ def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
 
 
 @torch.no_grad()
-def draw_neighbours(path: Path, generator: Generator, hp: Any, images: run_exp.Images, count: int = 8) -> None:
-    """Generated images (left column) and the training images next to them in feature space: is it copying?"""
-    fake = next(score.generated(generator, hp.dimz, count, seed=1))
-    features = images.scorer.module(fake)[0]
-    best = torch.full((count, 6), torch.inf, device=fake.device)
-    index = torch.zeros((count, 6), dtype=torch.int64, device=fake.device)
-    for start, batch in zip(range(0, len(images.train), 500), images.train.split(500), strict=True):
-        distance = torch.cdist(features, images.scorer.module(batch)[0])
+def nearest(scorer: score.Network, queries: Tensor, train: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    """The training images next to each query in feature space.
+
+    Args:
+        scorer: Whose features.
+        queries: uint8, ``(Q, 3, H, W)``.
+        train: uint8, ``(N, 3, H, W)``.
+        neighbours: How many of them, k.
+
+    Returns:
+        Euclidean distances, ascending, and indices into ``train``, both ``(Q, k)``.
+    """
+    features = torch.cat([scorer.module(batch)[0] for batch in queries.split(500)])
+    best = torch.full((len(queries), neighbours), torch.inf, device=features.device)
+    index = torch.zeros_like(best, dtype=torch.int64)
+    for start, batch in zip(range(0, len(train), 500), train.split(500), strict=True):
+        distance = torch.cdist(features, scorer.module(batch)[0])
         both = torch.cat([best, distance], dim=1)
-        where = torch.cat([index, torch.arange(len(batch), device=fake.device).expand(count, -1) + start], dim=1)
-        best, order = both.topk(6, largest=False)
-        index = where.gather(1, order)
-    picture = torch.cat([fake[:, None], images.train[index]], dim=1).flatten(0, 1)
+        here = torch.arange(start, start + len(batch), device=features.device).expand(len(queries), -1)
+        best, order = both.topk(neighbours, largest=False)
+        index = torch.cat([index, here], dim=1).gather(1, order)
+    return best, index
+
+
+def data_copying(generated: Tensor, held_out: Tensor) -> dict[str, float]:
+    r"""Whether generated images are nearer to training images than fresh real images are (Meehan et al. 2020).
+
+    .. math:: P(d_\text{generated} < d_\text{held out}) + \tfrac12 P(d_\text{generated} = d_\text{held out})
+
+    One half for the data's own distribution, near one for a generator that copies, near zero for one whose images are
+    far from any real one. The p-value is the Mann-Whitney test's, one-sided, against "nearer".
+
+    Args:
+        generated: Distances to the nearest training image, ``(N,)``.
+        held_out: The same of real images that were not trained on, ``(M,)``.
+    """
+    a, b = generated.double().cpu().numpy(), held_out.double().cpu().numpy()
+    farther, p_value = mannwhitneyu(a, b, alternative="less")
+    return {
+        "count": len(a),
+        "generated": float(np.median(a)),
+        "held_out": float(np.median(b)),
+        "probability_nearer": float(1 - farther / (len(a) * len(b))),
+        "p_value": float(p_value),
+    }
+
+
+def draw_neighbours(
+    path: Path,
+    generator: Generator,
+    hp: Any,
+    images: run_exp.Images,
+    held_out: Tensor | None,
+    count: int = 1000,
+    rows: int = 8,
+) -> dict[str, float] | None:
+    """Generated images (left column) and the training images next to them in feature space: is it copying?
+
+    Returns:
+        What :func:`data_copying` says of ``count`` images, or None where there are no held-out images.
+    """
+    fake = torch.cat(list(score.generated(generator, hp.dimz, count if held_out is not None else rows, seed=1)))
+    real = fake[:0] if held_out is None else held_out[:count].to(fake.device)
+    distance, index = nearest(images.scorer, torch.cat([fake, real]), images.train, neighbours=6)
+    picture = torch.cat([fake[:rows, None], images.train[index[:rows]]], dim=1).flatten(0, 1)
     _save(path, picture, columns=7)
+    return None if held_out is None else data_copying(distance[: len(fake), 0], distance[len(fake) :, 0])
 
 
 @torch.no_grad()
@@ -216,13 +271,9 @@ def corruptions(
         yield "memorised subset", share, train[few[torch.arange(count) % len(few)]]
 
 
-def corruption_scores(images: run_exp.Images, data_root: str, count: int) -> list[dict[str, Any]]:
-    """The distance of corrupted real images, kind by kind."""
-    if images.dataset == "cifar10":
-        held = data.cifar10(data_root)
-        test, labels = held.test.to(images.train.device), held.test_labels
-    else:
-        test, labels = images.train, None
+def corruption_scores(images: run_exp.Images, held: data.LabelledImages | None, count: int) -> list[dict[str, Any]]:
+    """The distance of corrupted real images, kind by kind: of held-out ones, where the data set has some."""
+    test, labels = (held.test.to(images.train.device), held.test_labels) if held else (images.train, None)
     rows: dict[str, dict[str, Any]] = {}
     for kind, strength, batch in corruptions(test, labels, images.train, count):
         distance = score.score(images.scorer, images.sums, batch.split(500), batch.device)[images.scorer.names[1]]
