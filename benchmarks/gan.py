@@ -5,7 +5,8 @@
 times in turns, for each kind of configuration, a generator update (with its critic updates and the average) of the
 plain eager float32 loop and of the fast path: bfloat16, channels last, fused Adam and, on CUDA, the step as a graph.
 Beside it: the share of the device's own bfloat16 rate in matrix products that the fast path achieves, the memory, and
-the share of evaluation in a run. On a CPU the networks are narrow.
+the share of evaluation in a run. The plain loop is what one gets without asking: on CUDA its convolutions are allowed
+TF32, as torch comes. On a CPU the networks are narrow.
 """
 
 import dataclasses
