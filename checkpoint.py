@@ -78,7 +78,8 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
         free: Fields that may differ between two starts of the same run, because no number depends on them.
 
     Raises:
-        ValueError: The folder holds another configuration's run, or files but no ``config.json``.
+        ValueError: The folder holds another configuration's run, or files but no ``config.json``, or nothing can be
+            written there.
     """
     folder = Path(folder)
     path = folder / "config.json"
@@ -90,6 +91,9 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
         other = [f"{k}={held[k]}" for k in values if k not in free and k in held and held[k] != values[k]]
         if other:
             raise ValueError(f"{folder} holds a run with {', '.join(other)}; choose another --out")
-    elif folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds files that are no run of ours; choose another --out")
-    write_json(path, values)
+    try:
+        write_json(path, values)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written to ({error.strerror})") from None

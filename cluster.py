@@ -112,7 +112,7 @@ def run_jobs(
         The runs that failed, and why: an error in the run, or too many deaths.
 
     Raises:
-        ValueError: There is no such cluster here.
+        ValueError: There is no such cluster here, or it refuses the jobs.
     """
     parallel = resources.parallel or len(tasks)
     executor = make_executor(folder, resources, parallel)
@@ -125,8 +125,7 @@ def run_jobs(
             room = len(waiting) if resources.executor == "slurm" else parallel - len(running)
             batch, waiting = waiting[:room], waiting[room:]
             if batch:
-                with executor.batch():
-                    jobs = [executor.submit(entry.task) for entry in batch]
+                jobs = hand_in(executor, batch)
                 for entry, job in zip(batch, jobs, strict=True):
                     entry.job, entry.tries, entry.gone = job, entry.tries + 1, 0
                 running += batch
@@ -142,6 +141,19 @@ def run_jobs(
                 bar.update()
             time.sleep(poll)
     return failed
+
+
+def hand_in(executor: submitit.AutoExecutor, batch: list[_Entry]) -> list[submitit.Job]:
+    """Submit entries, with Slurm as one array.
+
+    Raises:
+        ValueError: The cluster refuses them.
+    """
+    try:
+        with executor.batch():
+            return [executor.submit(entry.task) for entry in batch]
+    except submitit.core.utils.FailedJobError as error:
+        raise ValueError(f"the cluster refuses the jobs: {error}") from None
 
 
 def ended(entry: _Entry) -> bool:

@@ -77,7 +77,10 @@ def plan(argv: Sequence[str] | None = None) -> list[Run]:
         # Parsed again with the configuration's values as defaults, so that what is typed overrides them.
         hp = command_line.parse_all(DESCRIPTION, argv, hp=CONFIGURATIONS[name], **GROUPS).hp
         task = CONFIGURATIONS[name].task  # no flag, so the parser knows only its default
-        runs += [Run(name, dataclasses.replace(hp, seed=seed, task=task), management) for seed in management.seed]
+        runs += [
+            Run(name, dataclasses.replace(hp, seed=seed, task=task), management)
+            for seed in dict.fromkeys(management.seed)
+        ]
     return runs
 
 
@@ -92,7 +95,6 @@ def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
     They differ in nothing but their starting points and in whether the average is kept.
     """
-    torch.set_num_threads(1)
     missing = [run for run in runs if held_trajectory(run.folder) is None]
     if missing:
         hp = max((run.hp for run in missing), key=lambda hp: hp.alpha_ema is not None)
@@ -227,7 +229,8 @@ def run_games(games: Sequence[Run], progress: bool = True) -> dict[str, dict[str
         map_: Any = map
         if jobs > 1:
             context = multiprocessing.get_context("spawn")
-            map_ = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context)).map
+            pool = ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,))
+            map_ = stack.enter_context(pool).map
         for group, of_group in zip(groups.values(), map_(run_together, groups.values()), strict=True):
             results.update({run.folder.name: result for run, result in zip(group, of_group, strict=True)})
             bar.update(len(group))

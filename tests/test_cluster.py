@@ -86,6 +86,17 @@ def survives(tmp_path: Path, executor: str, stop: Callable[[Path], None]) -> str
     return output
 
 
+def test_a_cluster_that_refuses_the_jobs_is_one_line(tmp_path, monkeypatch, capsys):
+    for command in ("srun", "sbatch"):
+        (tmp_path / command).write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(SystemExit) as stop:
+        run_exp.main([*COMMAND, "--executor", "slurm", "--out", str(tmp_path / "runs")])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and "refuses the jobs" in error and "invalid partition" in error
+
+
 def test_local_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
     assert "handed in again" in survives(tmp_path, "local", kill)
 

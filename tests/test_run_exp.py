@@ -73,6 +73,19 @@ def test_games_that_diverge_or_are_short_are_reported_too(tmp_path, capsys, chan
         assert all(json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open())
 
 
+def test_a_seed_typed_twice_is_one_run():
+    runs = run_exp.plan(["--config", "dirac-jsd-1", "--seed", "3", "1", "3"])
+    assert [run.hp.seed for run in runs] == [3, 1]
+
+
+def test_a_game_leaves_the_threads_of_its_process_alone(tmp_path, monkeypatch):
+    """Else images that are trained after it in the same process get one core."""
+    changes = []
+    monkeypatch.setattr(torch, "set_num_threads", changes.append)
+    run_exp.main(["--config", "dirac-w1-2", "--out", str(tmp_path), *SHORT])
+    assert not changes
+
+
 def test_the_same_seed_gives_the_same_numbers_alone_and_among_others(tmp_path):
     out = [tmp_path / name for name in ("alone", "again", "all")]
     for folder, config in zip(out, ("dirac-w1-2", "dirac-w1-2", "dirac-w1-[27]"), strict=True):
