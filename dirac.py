@@ -75,7 +75,8 @@ class Trajectory:
     @property
     def plane(self) -> np.ndarray:
         """The plane of the game's rotation, (ψ₀, θ), as complex numbers ψ₀ + iθ, ``(T + 1, n)``."""
-        return self.psi[:, 0] + 1j * self.theta
+        with np.errstate(invalid="ignore"):  # of games that have diverged
+            return self.psi[:, 0] + 1j * self.theta
 
 
 def starting_points(seed: int, games: int = 8, std: float = 0.7) -> tuple[Tensor, Tensor]:
