@@ -24,6 +24,7 @@ import benchmarks.gan
 import benchmarks.vae
 import checkpoint
 import command_line
+import configurations
 import data
 import flow_plots
 import gan_paths
@@ -241,12 +242,13 @@ def question2_dirac(options: Options) -> dict[str, Any]:
 
 def question2_images(options: Options) -> dict[str, Any]:
     """Question 2.7: the GANs of images, in full with CUDA, at reduced size without."""
-    if options.profile == "full" and torch.cuda.is_available():
-        kinds = benchmarks.gan.measure(benchmarks.gan.Options(rounds=1)).pop("kinds").values()
+    quick = options.profile == "quick"
+    if gan_study.choose_scale(quick, options.device) == "full":
+        kinds = benchmarks.gan.measure(benchmarks.gan.Options(rounds=1, device=options.device))["kinds"].values()
         # One configuration with a free critic, two with spectral normalisation, two with R1.
         free, sn, r1 = (kind["median"]["fast"] for kind in kinds)
-        print(f"the full study: training takes about {(free + 2 * sn + 2 * r1) * 100_000 / 60e3:.0f} minutes here")
-    quick = options.profile == "quick"
+        minutes = options.gan_seeds * (free + 2 * sn + 2 * r1) * configurations.Hyperparameters().max_iters / 60e3
+        print(f"the full study: training takes about {minutes:.0f} minutes here", flush=True)
     return gan_study.study(Path(options.out), options.data, quick, options.device, options.gan_seeds)
 
 

@@ -58,6 +58,16 @@ def test_a_study_whose_data_cannot_be_had_ends_in_one_line(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_the_full_study_says_how_long_it_will_take(monkeypatch, capsys):
+    monkeypatch.setattr(gan_study, "choose_scale", lambda quick, device: "full")
+    kinds = {kind: {"median": {"fast": float(ms)}} for ms, kind in enumerate(benchmarks.gan.KINDS, start=1)}
+    monkeypatch.setattr(benchmarks.gan, "measure", lambda options: {"kinds": kinds})
+    monkeypatch.setattr(gan_study, "study", lambda *_: {})
+    experiments.question2_images(experiments.Options(gan_seeds=2))
+    # Two seeds of 100,000 updates: 1 ms with a free critic, twice 2 with spectral normalisation, twice 3 with R1.
+    assert "about 37 minutes" in capsys.readouterr().out
+
+
 def test_another_number_of_seeds_is_another_study():
     held = {"profile": "full", "dataset": "cifar10", "seeds": [1]}
     ask = [experiments.Options(gan_seeds=count) for count in (1, 2)]
