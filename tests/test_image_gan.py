@@ -1,5 +1,6 @@
 """Image runs on the stand-in: they learn, resume to the bit after any kill, and keep their records straight."""
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,40 @@ def after(hp, images, updates, graphed):
     for _ in range(updates):
         advance()
     return players, first
+
+
+def test_calls_before_and_after_the_capture_are_one_update_each(monkeypatch):
+    """On a stand-in for CUDA's graphs: what is launched while one is captured is kept for replays, and not done."""
+    done, warm_up, targets = [], [], []
+
+    class CUDAGraph:
+        def __init__(self):
+            self.launches = []
+
+        def replay(self):
+            done.extend(self.launches)
+
+    @contextlib.contextmanager
+    def capture(graph, stream):
+        assert not graph.launches and stream is warm_up[0]
+        targets.append(graph.launches)
+        yield
+        targets.pop()
+
+    @contextlib.contextmanager
+    def on_stream(stream):
+        warm_up.append(stream)
+        yield
+
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    stand_ins = {"CUDAGraph": CUDAGraph, "graph": capture, "stream": on_stream}
+    for name, stand_in in (stand_ins | dict.fromkeys(("Stream", "current_stream"), lambda: stream)).items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    advance = image_gan.Graphed(lambda: (targets or [done])[-1].append("update"))
+    for count in range(1, 11):
+        advance()
+        assert len(done) == count
+    assert len(warm_up) == image_gan.GRAPH_WARMUP
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
