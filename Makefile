@@ -13,7 +13,7 @@ help:
 	@sed -n 's/^# //p; s/^#   /  /p' Makefile
 
 report: .venv/installed
-	$(BIN)/python experiments.py --profile $(PROFILE) --data "$(DATA)"
+	$(BIN)/python -m experiments --profile $(PROFILE) --data "$(DATA)"
 	$(BIN)/python -m report --runs runs/$(PROFILE)
 
 test: lint
@@ -22,16 +22,16 @@ test: lint
 # Jobs on a Slurm cluster of one node that the test starts and stops: as root, with slurm-wlm and munge installed.
 test-slurm: .venv/installed
 	@command -v slurmctld munged >/dev/null || { echo "no Slurm here: apt-get install slurm-wlm munge"; exit 2; }
-	$(BIN)/python -m pytest tests/test_cluster.py -k slurm -rA
+	$(BIN)/python -m pytest tests/lab/test_jobs.py -k slurm -rA
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 benchmark: .venv/installed
-	$(BIN)/python benchmarks/vae.py --data "$(DATA)"
-	$(BIN)/python benchmarks/gan.py
-	$(BIN)/python benchmarks/flow.py
+	$(BIN)/python -m benchmarks.vae --data "$(DATA)"
+	$(BIN)/python -m benchmarks.gan
+	$(BIN)/python -m benchmarks.flow
 
 # Take what runs/full holds as the published reference: JSON, figures, PDF and the README's table.
 reference: .venv/installed

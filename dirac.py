@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-import dirac_theory
-from dirac_theory import Game
 from gan import make_train_step
+from question2 import dirac_theory
+from question2.dirac_theory import Game
 
 
 class DiracGenerator(nn.Module):

@@ -25,19 +25,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-import checkpoint
-import cluster
-import command_line
 import data
 import dirac
-import dirac_plots
-import image_gan
-import score
-import summary
-from configurations import CONFIGURATIONS, UNIMPORTANT, Hyperparameters, Management, matching, table
+from lab import checkpoint, command_line, jobs
 from model import Generator
+from question2 import dirac_plots, image_gan, score, summary
+from question2.configurations import CONFIGURATIONS, UNIMPORTANT, Hyperparameters, Management, matching, table
 
-GROUPS = {"management": Management, "resources": cluster.Resources}
+GROUPS = {"management": Management, "resources": jobs.Resources}
 SCORES = {None: "none", "": "inception", "-C": "classifier"}
 
 
@@ -259,11 +254,11 @@ def print_games(results: dict[str, dict[str, Any]]) -> None:
     print("predicted/measured; periods in updates; medians over the starting points")
 
 
-def run_as_jobs(runs: Sequence[Run], argv: Sequence[str], resources: cluster.Resources) -> dict[str, str]:
+def run_as_jobs(runs: Sequence[Run], argv: Sequence[str], resources: jobs.Resources) -> dict[str, str]:
     """Do each run in a job of its own. The runs that failed, and why."""
     only = {run: ["--config", run.name, "--seed", str(run.hp.seed), "--executor", "none"] for run in runs}
-    tasks = {run.folder.name: cluster.Task([*argv, *flags]) for run, flags in only.items()}
-    return cluster.run_jobs(tasks, Path(runs[0].management.out) / "jobs", resources)
+    tasks = {run.folder.name: jobs.Task([*argv, *flags]) for run, flags in only.items()}
+    return jobs.run_jobs(tasks, Path(runs[0].management.out) / "jobs", resources)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,13 +22,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-import checkpoint
-import command_line
-import flow_plots
 from data import densities
-from flow_scores import score_from_density, score_from_samples
+from lab import checkpoint, command_line
+from question3 import plots as flow_plots
+from question3.scores import score_from_density, score_from_samples
+from question3.stacked_flows import compile_update, stack, unstack, update
 from solution import Flow
-from stacked_flows import compile_update, stack, unstack, update
 
 SOURCES = ("samples", "density")
 CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn ahead

@@ -18,12 +18,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-import checkpoint
-import command_line
 import data
-from autoencoder import VAE, elbo, evaluate_elbo, kl_per_dimension, log_likelihood, path_elbo
-from compiled import compile_where_possible
-from estimates import mean_and_error
+from lab import checkpoint, command_line
+from lab.device import compile_where_possible
+from lab.estimates import mean_and_error
+from question1.autoencoder import VAE, elbo, evaluate_elbo, kl_per_dimension, log_likelihood, path_elbo
 
 COMPILE_FROM = 10_000  # updates: in shorter runs, compiling would cost more time than it saves
 CHOICES = {

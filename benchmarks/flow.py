@@ -1,6 +1,6 @@
 """The speed of training planar flows against the textbook loop.
 
-    python benchmarks/flow.py
+    python -m benchmarks.flow
 
 times in turns, for each depth, an update of the textbook loop (a module per layer, map and log-determinant apart, one
 flow, ``.item()`` each time) and of ours (a pair of flows side by side, compiled); and once, compilation included, the
@@ -10,7 +10,6 @@ twelve default runs, against what the textbook loop's updates add up to.
 import contextlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import checkpoint
-import command_line
-import stacked_flows
 import train
 from data import densities
+from lab import checkpoint, command_line
+from question3 import stacked_flows
 
 BATCH = 128
 

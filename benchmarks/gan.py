@@ -1,6 +1,6 @@
 """The speed of training GANs of images.
 
-    python benchmarks/gan.py
+    python -m benchmarks.gan
 
 times in turns, for each kind of configuration, a generator update (with its critic updates and the average) of the
 plain eager float32 loop and of the fast path: bfloat16, channels last, fused Adam and, on CUDA, the step as a graph.
@@ -11,24 +11,18 @@ TF32, as torch comes. On a CPU the networks are narrow.
 
 import dataclasses
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import checkpoint
-import command_line
-import image_gan
-import score
-from configurations import CONFIGURATIONS
+from lab import checkpoint, command_line
+from question2 import image_gan, score
+from question2.configurations import CONFIGURATIONS
 
 KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1": "cifar10-jsd-3"}
 

@@ -1,6 +1,6 @@
 """The speed of the VAE against the textbook loop and against its matrix products alone.
 
-    python benchmarks/vae.py --data FOLDER
+    python -m benchmarks.vae --data FOLDER
 
 times in turns (a) the textbook loop, (b) ours and (c) the floor, the matrix products of the same work, for an
 epoch of training and for the importance-sampling estimate of the test set. A machine shared with others is
@@ -16,21 +16,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import autoencoder
-import checkpoint
-import command_line
 import data
 import vae
-from compiled import compile_where_possible
+from lab import checkpoint, command_line
+from lab.device import compile_where_possible
+from question1 import autoencoder
 
 BATCH, LATENT, SAMPLES = 64, 100, 200
 LAYERS = [(784, 300), (300, 300), (300, 2 * LATENT), (LATENT, 300), (300, 300), (300, 784)]

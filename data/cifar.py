@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoint import atomic_write
 from data.mnist import DataUnavailableError
+from lab.checkpoint import atomic_write
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 KEYS = ("x_train", "y_train", "x_test", "y_test")

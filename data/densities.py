@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoint import atomic_write
+from lab.checkpoint import atomic_write
 
 HERE = Path(__file__).parent
 # Nats. The arcs are normalised by exp(-1.87750); no model has a lower expected negative log-likelihood

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from checkpoint import atomic_write
+from lab.checkpoint import atomic_write
 
 SOURCES = {
     "publisher": "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{split}.amat",

@@ -15,8 +15,7 @@ from typing import Any
 
 import typst
 
-import checkpoint
-import command_line
+from lab import checkpoint, command_line
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"

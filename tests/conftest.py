@@ -3,6 +3,12 @@
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported, and inherited by the processes that tests start: workers that each take all the cores
+    # spend their time waiting for one another.
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, threads))
+
 import pytest
 from hypothesis import settings
 

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 import dirac
-import dirac_plots
-import dirac_theory
 import gan
-from configurations import CONFIGURATIONS
-from dirac_theory import Game
+from question2 import dirac_plots, dirac_theory
+from question2.configurations import CONFIGURATIONS
+from question2.dirac_theory import Game
 
 numbers = st.floats(-2, 2).map(lambda x: round(x, 3)).filter(lambda x: abs(x) > 0.01)
 losses, penalties = st.sampled_from(gan.AVAILABLE_LOSSES), st.sampled_from(gan.AVAILABLE_REGULARIZERS)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-import checkpoint
 import run_exp
-from configurations import CONFIGURATIONS, Hyperparameters, matching, table
+from lab import checkpoint
+from question2.configurations import CONFIGURATIONS, Hyperparameters, matching, table
 
 SHORT = ["--max_iters", "40", "--log_every", "20", "--games", "2", "--jobs", "1"]
 

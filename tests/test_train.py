@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
-import compiled
-import flow_scores
 import train
 from data import densities
+from lab import checkpoint
+from lab.device import has_compiler
+from question3 import scores as flow_scores
 from solution import Flow, loss1, loss2
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("source", train.SOURCES)
 def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path):
-    if compile and not compiled.has_compiler():
+    if compile and not has_compiler():
         pytest.skip("no C++ compiler here")
     group = make_group(source, tmp_path, compile=compile)
     flows, _ = train.train_group(group, progress=False)

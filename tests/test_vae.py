@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import autoencoder
-import checkpoint
-import compiled
 import data
 import vae
+from lab import checkpoint
+from lab.device import compile_where_possible, has_compiler
+from question1 import autoencoder
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--dataset", "digits", "--input_dropout", "0.1", "--epochs", "6", "--latent_size", "4", "--num_samples", "5"]
@@ -93,7 +93,7 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path, capsys):
 
 
 def test_compiled_and_plain_training_agree(tmp_path):
-    if not compiled.has_compiler():
+    if not has_compiler():
         pytest.skip("no C++ compiler here")
     splits = data.Splits(*(split[:96] for split in data.digits()))
     results = {}
@@ -106,7 +106,7 @@ def test_compiled_and_plain_training_agree(tmp_path):
 def test_without_a_compiler_the_same_function_runs(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert compiled.compile_where_possible(autoencoder.elbo) is autoencoder.elbo
+    assert compile_where_possible(autoencoder.elbo) is autoencoder.elbo
     assert capsys.readouterr().err.count("\n") == 1
 
 

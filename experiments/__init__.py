@@ -1,0 +1,1 @@
+"""What the report needs, one file an experiment: ``python -m experiments``."""

@@ -1,0 +1,1 @@
+"""What every wing's runs need, and nothing of any wing."""

@@ -1,0 +1,177 @@
+"""Runs as jobs: processes on this machine or a Slurm cluster, through submitit.
+
+A job that dies half way, by a signal, a time limit or pre-emption, is handed in again and goes on from its run's
+checkpoint.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+from tqdm.auto import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Resources:
+    """What each job asks for. It plays a part only with an executor of jobs."""
+
+    executor: str = "none"  # none: in this process; local: jobs as processes of this machine; slurm: a cluster
+    parallel: int = 0  # jobs at once; 0 for as many as there are
+    job_minutes: int = 24 * 60  # time limit of a job; one that reaches it is handed in again
+    job_cpus: int = 1  # cores
+    job_gpus: int = 0  # GPUs
+    job_memory: int = 0  # memory in GB; 0 for the cluster's default
+    partition: str = ""  # Slurm's partition; left empty, the default one
+    tries: int = 4  # how often a run that dies is started, at most
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("none", "local", "slurm"):
+            raise ValueError(f"executor must be none, local or slurm, got {self.executor}")
+        at_least_1 = (self.job_minutes, self.job_cpus, self.tries)
+        if min(at_least_1) < 1 or min(self.parallel, self.job_gpus, self.job_memory) < 0:
+            raise ValueError("job_minutes, job_cpus and tries must be at least 1, other numbers of jobs at least 0")
+
+
+@dataclass
+class Task:
+    """One run in a job: a command line of ``run_exp.py`` with one configuration and one seed."""
+
+    argv: list[str]
+
+    def __call__(self) -> None:
+        import run_exp
+
+        results = run_exp.run_all(run_exp.plan(self.argv), progress=False)
+        if None in results.values():
+            raise TimeoutError("time was up (--max_minutes): the same command goes on")
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """What is handed in again at a time limit or pre-emption: the same, since the run keeps its own checkpoint."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+@dataclass
+class _Entry:
+    name: str
+    task: Task
+    job: Any = None
+    tries: int = 0
+    gone: int = field(default=0)  # how often in a row Slurm did not know the job
+
+
+def make_executor(folder: Path, resources: Resources, parallel: int) -> submitit.AutoExecutor:
+    """An executor whose jobs can import this project.
+
+    Raises:
+        ValueError: There is no Slurm here.
+    """
+    held = os.environ.get("PYTHONPATH")
+    if str(ROOT) not in (held or "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), held]))
+    try:
+        executor = submitit.AutoExecutor(
+            folder=str(folder / "%j"), cluster=resources.executor, slurm_max_num_timeout=resources.tries - 1
+        )
+    except RuntimeError as error:
+        raise ValueError(f"no {resources.executor} here: {error}") from None
+    executor.update_parameters(
+        name="run_exp",
+        timeout_min=resources.job_minutes,
+        cpus_per_task=resources.job_cpus,
+        gpus_per_node=resources.job_gpus,
+    )
+    if resources.executor == "slurm":
+        executor.update_parameters(slurm_array_parallelism=parallel, slurm_additional_parameters={"requeue": True})
+        if resources.partition:
+            executor.update_parameters(slurm_partition=resources.partition)
+        if resources.job_memory:
+            executor.update_parameters(mem_gb=resources.job_memory)
+    return executor
+
+
+def run_jobs(
+    tasks: dict[str, Task], folder: Path, resources: Resources, progress: bool = True, poll: float = 1.0
+) -> dict[str, str]:
+    """Do tasks as jobs, and hand in again those that die.
+
+    Args:
+        tasks: The run's name to what it does.
+        folder: Where submitit keeps the jobs' files and logs.
+        resources: What each asks for, and how many at once.
+        progress: Show how many are done.
+        poll: Seconds between two looks.
+
+    Returns:
+        The runs that failed, and why: an error in the run, or too many deaths.
+
+    Raises:
+        ValueError: There is no such cluster here, or it refuses the jobs.
+    """
+    parallel = resources.parallel or len(tasks)
+    executor = make_executor(folder, resources, parallel)
+    waiting = [_Entry(name, task) for name, task in tasks.items()]
+    running: list[_Entry] = []
+    failed: dict[str, str] = {}
+    with tqdm(total=len(tasks), desc=resources.executor, unit=" runs", disable=not progress) as bar:
+        while waiting or running:
+            # Slurm holds back what is too much by itself, in an array; processes are held back here.
+            room = len(waiting) if resources.executor == "slurm" else parallel - len(running)
+            batch, waiting = waiting[:room], waiting[room:]
+            if batch:
+                jobs = hand_in(executor, batch)
+                for entry, job in zip(batch, jobs, strict=True):
+                    entry.job, entry.tries, entry.gone = job, entry.tries + 1, 0
+                running += batch
+            for entry in [entry for entry in running if ended(entry)]:
+                running.remove(entry)
+                why = failure(entry.job)
+                if why == "died" and entry.tries < resources.tries:
+                    tqdm.write(f"{entry.name} died and is handed in again", file=sys.stderr)
+                    waiting.append(entry)
+                    continue
+                if why:
+                    failed[entry.name] = f"{why} (logs: {entry.job.paths.folder})"
+                bar.update()
+            time.sleep(poll)
+    return failed
+
+
+def hand_in(executor: submitit.AutoExecutor, batch: list[_Entry]) -> list[submitit.Job]:
+    """Submit entries, with Slurm as one array.
+
+    Raises:
+        ValueError: The cluster refuses them.
+    """
+    try:
+        with executor.batch():
+            return [executor.submit(entry.task) for entry in batch]
+    except submitit.core.utils.FailedJobError as error:
+        raise ValueError(f"the cluster refuses the jobs: {error}") from None
+
+
+def ended(entry: _Entry) -> bool:
+    """Whether a job has left a result, or is gone without one. Slurm is asked by squeue, which needs no accounting."""
+    if entry.job.paths.result_pickle.exists():
+        return True
+    if not isinstance(entry.job, submitit.SlurmJob):
+        return entry.job.done()
+    asked = subprocess.run(["squeue", "-h", "-j", entry.job.job_id, "-o", "%T"], capture_output=True, text=True)
+    busy = asked.returncode == 0 and bool(asked.stdout.strip())
+    unreachable = asked.returncode != 0 and "Invalid job id" not in asked.stderr
+    entry.gone = 0 if busy or unreachable else entry.gone + 1
+    return entry.gone >= 3  # a result may come to a shared disk later than the job's end
+
+
+def failure(job: submitit.Job) -> str:
+    """Nothing where the job ended well, ``died`` where it left no result, else the last line of its error."""
+    if not job.paths.result_pickle.exists():
+        return "died"
+    outcome, result = submitit.core.utils.pickle_load(job.paths.result_pickle)
+    return "" if outcome == "success" else str(result).strip().splitlines()[-1]

@@ -1,0 +1,1 @@
+"""Question 1: the variational autoencoder of binary images."""

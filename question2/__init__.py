@@ -1,0 +1,1 @@
+"""Question 2: generative adversarial networks, from the dirac game to images."""

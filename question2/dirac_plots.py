@@ -1,0 +1,170 @@
+"""Pictures of the dirac game: trajectories over the vector field, over time, and in the space of all parameters."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import animation
+from matplotlib.axes import Axes
+
+from dirac import Trajectory
+from lab import figures
+from lab.checkpoint import atomic_write
+from question2 import dirac_theory
+from question2.dirac_theory import Game
+
+STEPS_SHOWN = 1500  # updates in the pictures over time, enough for some turns of the slowest game
+
+
+def bounded(game: Game, trajectory: Trajectory, of: int, limit: float = 20.0) -> Trajectory:
+    """A game's way as long as it is near enough to draw: all of it, unless the game diverges."""
+    away = np.abs(np.stack([trajectory.psi[:, 0, of], trajectory.psi[:, 1, of], trajectory.theta[:, of] - game.target]))
+    near = (np.nan_to_num(away, nan=np.inf) <= limit).all(0)
+    end = len(near) if near.all() else max(2, int(np.argmin(near)))
+    averaged = None if trajectory.averaged is None else trajectory.averaged[:end]
+    return Trajectory(trajectory.theta[:end], trajectory.psi[:end], averaged)
+
+
+def draw_field(axes: Axes, game: Game, side: float) -> None:
+    """The vector field in (ψ₀, θ), at ψ₁ = 0, with the real point's equilibrium."""
+    line = np.linspace(-side, side, 61)
+    psi0, theta = np.meshgrid(line, line + game.target)
+    flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
+    axes.streamplot(psi0, theta, flow[0], flow[2], color="0.75", linewidth=0.5, density=0.8, arrowsize=0.5)
+    axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
+    axes.grid(False)
+
+
+def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory, of: int, end: int | None = None) -> None:
+    """One game's way in (ψ₀, θ), from its start (circle) to its end (dot); the average's beside it."""
+    psi0, theta = trajectory.psi[:end, 0, of], trajectory.theta[:end, of]
+    axes.plot(psi0, theta, color=figures.COLOURS[0], linewidth=0.6)
+    if trajectory.averaged is not None:
+        axes.plot(psi0 * 0, trajectory.averaged[:end, of], color=figures.COLOURS[1], linewidth=1.5)
+        axes.plot(0, trajectory.averaged[:end, of][-1], "o", color=figures.COLOURS[1], markersize=3)
+    axes.plot(psi0[0], theta[0], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
+    axes.plot(psi0[-1], theta[-1], "o", color=figures.COLOURS[0], markersize=3)
+    axes.plot(0, game.target, "+", color="black", markersize=7)
+
+
+def reach(game: Game, trajectory: Trajectory, of: int) -> float:
+    """Half the side of a square about the target that holds a game."""
+    return 1.1 * max(np.abs(trajectory.psi[:, 0, of]).max(), np.abs(trajectory.theta[:, of] - game.target).max(), 0.5)
+
+
+def final_plot(path: str | Path, title: str, game: Game, trajectory: Trajectory, of: int = 0) -> None:
+    """One game: over the vector field, over time, and in space with the set of equilibria."""
+    trajectory = bounded(game, trajectory, of)
+    with mpl.rc_context(figures.STYLE):
+        drawing = plt.figure(figsize=(10, 3.0), layout="constrained")
+        try:
+            drawing.suptitle(title, fontsize=9)
+            plane = drawing.add_subplot(1, 3, 1)
+            side = reach(game, trajectory, of)
+            draw_field(plane, game, side)
+            draw_trajectory(plane, game, trajectory, of)
+            plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
+            over_time(drawing.add_subplot(1, 3, 2), game, trajectory, of)
+            in_space(drawing.add_subplot(1, 3, 3, projection="3d"), game, trajectory, of)
+            with atomic_write(path) as temporary:
+                drawing.savefig(temporary, dpi=95)
+        finally:
+            plt.close(drawing)
+
+
+def over_time(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
+    """θ, its average, and the critic's parameters over the first updates."""
+    shown = slice(0, STEPS_SHOWN)
+    lines = {"$\\theta$": trajectory.theta, "$\\psi_0$": trajectory.psi[:, 0], "$\\psi_1$": trajectory.psi[:, 1]}
+    if trajectory.averaged is not None:
+        lines["average of $\\theta$"] = trajectory.averaged
+    for (label, values), colour in zip(lines.items(), (figures.COLOURS[i] for i in (0, 2, 4, 1)), strict=False):
+        axes.plot(values[shown, of], label=label, color=colour, linewidth=0.9)
+    axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
+    axes.set(xlabel="update", ylabel="value")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=4, columnspacing=1, handlelength=1)
+
+
+def in_space(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
+    """The trajectory in (ψ₀, ψ₁, θ) and the equilibria: a point for JSD, a line for W1, none with GP."""
+    psi, theta = trajectory.psi[:, :, of], trajectory.theta[:, of]
+    axes.plot(psi[:, 0], psi[:, 1], theta, color=figures.COLOURS[0], linewidth=0.5)
+    axes.plot(psi[:1, 0], psi[:1, 1], theta[:1], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
+    if game.reg_type != "GP":
+        if game.loss_type == "W1":
+            low, high = min(psi[:, 1].min(), -0.5), max(psi[:, 1].max(), 0.5)
+            axes.plot([0, 0], [low, high], [game.target] * 2, color=figures.COLOURS[1], linewidth=1.5)
+        else:
+            axes.plot([0], [0], [game.target], "P", color=figures.COLOURS[1], markersize=5)
+    axes.set_xlabel("$\\psi_0$", labelpad=-8)
+    axes.set_ylabel("$\\psi_1$", labelpad=-8)
+    axes.set_zlabel("$\\theta$", labelpad=-8)
+    axes.tick_params(labelsize=6, pad=-3)
+
+
+def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of: int = 0, columns: int = 5) -> None:
+    """All games over their vector fields, on one scale."""
+    games = [(name, game, bounded(game, trajectory, of)) for name, game, trajectory in games]
+    rows = -(-len(games) // columns)
+    side = max(reach(game, trajectory, of) for _, game, trajectory in games)
+    with mpl.rc_context(figures.STYLE):
+        drawing, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(2 * columns, 2.1 * rows),
+            layout="constrained",
+            squeeze=False,
+            sharex=True,
+            sharey=True,
+        )
+        try:
+            for place in axes.flat[len(games) :]:
+                place.set_visible(False)
+            for place, (name, game, trajectory) in zip(axes.flat, games, strict=False):
+                draw_field(place, game, side)
+                draw_trajectory(place, game, trajectory, of)
+                penalty = f"{game.reg_type} {game.reg_cf:g}" if game.reg_type else "no penalty"
+                average = ", averaged" if game.alpha_ema is not None else ""
+                place.set_title(f"{name}\n{game.loss_type}, {penalty}{average}", fontsize=7)
+            drawing.supxlabel("critic's slope $\\psi_0$", fontsize=9)
+            drawing.supylabel("generated point $\\theta$", fontsize=9)
+            with atomic_write(path) as temporary:
+                drawing.savefig(temporary, dpi=120)
+        finally:
+            plt.close(drawing)
+
+
+def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: int = 0, frames: int = 150) -> Path:
+    """The game as a film: mp4 where ffmpeg is installed, else GIF. Returns its path."""
+    trajectory = bounded(game, trajectory, of)
+    suffix = ".mp4" if shutil.which("ffmpeg") else ".gif"
+    path = folder / f"trajectory{suffix}"
+    ends = np.linspace(2, min(STEPS_SHOWN, len(trajectory.theta)), frames).astype(int)
+    with mpl.rc_context(figures.STYLE):
+        drawing, axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
+        try:
+            draw_field(axes, game, reach(game, trajectory, of))
+            axes.plot(0, game.target, "+", color="black", markersize=7)
+            axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
+            (line,) = axes.plot([], [], color=figures.COLOURS[0], linewidth=0.8)
+            (dot,) = axes.plot([], [], "o", color=figures.COLOURS[0], markersize=5)
+            (average,) = axes.plot([], [], "o", color=figures.COLOURS[1], markersize=5)
+
+            def draw(end: int) -> tuple:
+                line.set_data(trajectory.psi[:end, 0, of], trajectory.theta[:end, of])
+                dot.set_data(trajectory.psi[end - 1 : end, 0, of], trajectory.theta[end - 1 : end, of])
+                if trajectory.averaged is not None:
+                    average.set_data([0], trajectory.averaged[end - 1 : end, of])
+                axes.set_title(f"{title}, update {end - 1}")
+                return line, dot, average
+
+            film = animation.FuncAnimation(drawing, draw, frames=ends, blit=False)
+            writer = animation.FFMpegWriter(fps=25) if suffix == ".mp4" else animation.PillowWriter(fps=25)
+            with atomic_write(path) as temporary:
+                film.save(str(temporary), writer=writer, dpi=110)
+        finally:
+            plt.close(drawing)
+    return path

@@ -1,0 +1,1 @@
+"""Question 3: planar flows, many at a time."""

@@ -1,0 +1,54 @@
+"""What a planar flow is worth, in nats and next to the limit that no model passes (questions 3.7 and 3.9)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import densities
+from lab.estimates import mean_and_error
+from solution import Flow, loss1, loss2
+
+
+@torch.no_grad()
+def in_blocks(function: Callable[[Tensor], Tensor], points: Tensor, block: int = 100_000) -> Tensor:
+    """A function of points, applied to blocks of them that fit the memory."""
+    return torch.cat([function(part) for part in points.split(block)])
+
+
+def score_from_samples(flow: Flow, name: str, count: int = 100_000, seed: int = 12345) -> dict[str, Any]:
+    """Negative log-likelihood of fresh points, and its gap to the entropy that no model passes, in nats."""
+    points = torch.from_numpy(densities.draw(name, seed, count))
+    result = mean_and_error(in_blocks(lambda x: loss1(*flow(x)).squeeze(1), points))
+    return {"nll": result, "gap": result["mean"] - densities.ENTROPY[name]}
+
+
+def score_from_density(flow: Flow, name: str, count: int = 1_000_000, seed: int = 12345) -> dict[str, Any]:
+    r"""The loss, and a divergence from the target that it gives, in nats.
+
+    For arcs, KL(q‖p) is the mean of loss2 plus log Z. The sine's density cannot be normalised on the plane; the
+    divergence is between q and the target both restricted to A = {\|z₁\| ≤ 4} and normalised there,
+
+    .. math:: \mathrm{KL}(q_A \| p_A) = \mathbb{E}_{q|A}[\log q - \log \tilde p] - \log q(A) + \log Z_A,
+
+    estimated from the draws that fall into A; its standard error adds those of the mean and of log q(A).
+    """
+    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+
+    def both(z0: Tensor) -> Tensor:
+        z, logdet = flow(z0)
+        return torch.cat([loss2(densities.DENSITIES[name](z), z0, logdet), z], dim=1)
+
+    values = in_blocks(both, noise).double()
+    result: dict[str, Any] = {"loss": mean_and_error(values[:, 0])}
+    if name in densities.LOG_Z:
+        kl = result["loss"]["mean"] + densities.LOG_Z[name]
+        return {**result, "kl": {"mean": kl, "standard_error": result["loss"]["standard_error"]}}
+    inside = values[:, 1].abs() <= 4
+    share = inside.double().mean().item()
+    within = mean_and_error(values[inside, 0])
+    error = math.hypot(within["standard_error"], math.sqrt((1 - share) / (share * count)))
+    kl = within["mean"] - math.log(share) + densities.LOG_Z_STRIP
+    return {**result, "share_inside": share, "kl": {"mean": kl, "standard_error": error}}

@@ -1,0 +1,114 @@
+"""Many planar flows of one depth as stacked tensors, and one update of them all.
+
+The parameters of R flows with k layers are three tensors with leading dimensions (R, k), over which
+:func:`solution.chain` broadcasts: the mathematics is that of the graded classes, and it is there once.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim.rmsprop import rmsprop
+
+from lab.device import compile_where_possible
+from solution import Flow, chain, invertible_u, loss1, loss2
+
+Energy = Callable[[Tensor], Tensor]
+
+
+def stack(flows: Sequence[Flow]) -> tuple[Tensor, Tensor, Tensor]:
+    """The parameters u, w ``(R, k, 1, d)`` and b ``(R, k, 1, 1)`` of flows of the same depth."""
+    return tuple(
+        torch.stack(
+            [torch.stack([getattr(layer, name).detach().view(1, -1) for layer in flow.layers]) for flow in flows]
+        )
+        for name in "uwb"
+    )
+
+
+def unstack(parameters: tuple[Tensor, Tensor, Tensor]) -> list[Flow]:
+    """The flows that hold the stacked parameters."""
+    flows = []
+    for u, w, b in zip(*parameters, strict=True):
+        flow = Flow(u.shape[-1], len(u)).to(u.dtype)
+        with torch.no_grad():
+            for i, layer in enumerate(flow.layers):
+                layer.u.copy_(u[i])
+                layer.w.copy_(w[i])
+                layer.b.copy_(b[i].view(1))
+        flows.append(flow)
+    return flows
+
+
+def mean_loss(
+    parameters: tuple[Tensor, Tensor, Tensor], x: Tensor, energies: tuple[Energy, ...] | None
+) -> tuple[Tensor, Tensor]:
+    """The loss of each flow, its mean over the batch, in nats.
+
+    Args:
+        parameters: Stacked u, w, b, ``(R, k, B, d)``, ``(R, k, B, d)`` and ``(R, k, B, 1)``: one copy per point.
+        x: Data or noise, ``(R, B, d)``.
+        energies: For flows from densities, the targets of equal shares of the flows; None from samples.
+
+    Returns:
+        The sum over the flows, whose gradient with respect to one flow's parameters is that of its own loss, and
+        the losses ``(R,)``.
+    """
+    z, logdet = chain(x, list(zip(*(parameter.unbind(1) for parameter in parameters), strict=True)))
+    if energies is None:
+        losses = loss1(z, logdet).mean((1, 2))
+    else:
+        energy = torch.cat([energy(part) for energy, part in zip(energies, z.chunk(len(energies)), strict=True)])
+        losses = loss2(energy, x, logdet).mean((1, 2))
+    return losses.sum(), losses
+
+
+@torch.no_grad()
+def update(
+    parameters: tuple[Tensor, Tensor, Tensor],
+    square_averages: tuple[Tensor, Tensor, Tensor],
+    steps: list[Tensor],
+    total: Tensor,
+    x: Tensor,
+    energies: tuple[Energy, ...] | None,
+    lr: float,
+) -> None:
+    """One RMSprop update of every flow from its own batch, all of it in place; the losses are added to ``total``.
+
+    Gradient and optimiser are part of the function, so that it compiles to one piece.
+    """
+    u, w, _ = parameters
+    u.copy_(invertible_u(u, w))
+    # A copy of the parameters per point makes the backward pass pointwise; the sums over the batch come after it.
+    copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
+    gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
+    summed = [gradient.sum(2, keepdim=True) for gradient in gradients]
+    rmsprop(
+        list(parameters),
+        summed,
+        list(square_averages),
+        [],
+        [],
+        steps,
+        foreach=False,
+        lr=lr,
+        alpha=0.99,
+        eps=1e-8,
+        weight_decay=0,
+        momentum=0,
+        centered=False,
+    )
+    total += losses
+
+
+def compile_update() -> Callable[..., None]:
+    """The compiled update. All of it fuses in the order in which it is written: looking for better pairs of
+    operations to fuse costs a third of the compilation and finds none. A precompiled header takes seconds to make
+    and would serve one file.
+    """
+    return compile_where_possible(
+        update,
+        max_fusion_buffer_group_pairwise_attempts=1,
+        max_fusion_size=512,
+        cpp_cache_precompile_headers=False,
+    )

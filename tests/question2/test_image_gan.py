@@ -1,0 +1,209 @@
+"""Image runs on the stand-in: they learn, resume to the bit after any kill, and keep their records straight."""
+
+import contextlib
+import dataclasses
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import data
+import run_exp
+from lab import checkpoint
+from model import Critic, Generator
+from question2 import image_gan
+from question2.configurations import CONFIGURATIONS, Management
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = {"generator_dimh": 2, "critic_dimh": 2, "dimz": 4, "batch_size": 8}
+FLAGS = [f"--{name}={value}" for name, value in SMALL.items()] + ["--dataset=digits", "--scores=none", "--device=cpu"]
+
+
+def small(name: str, **changes):
+    return dataclasses.replace(CONFIGURATIONS[name], **SMALL, **changes)
+
+
+def train(tmp_path, hp, images=None, **management):
+    management = Management(log_every=5, eval_every=10, checkpoint_minutes=0, fast="no", **management)
+    tmp_path.mkdir(exist_ok=True)
+    return image_gan.train(hp, management, data.digit_images() if images is None else images, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name.startswith("cifar10")])
+def test_every_configuration_trains_and_writes_what_it_should(tmp_path, name):
+    players, lines, step = train(tmp_path, small(name, max_iters=12))
+    assert step == 12 and [line["step"] for line in lines] == [5, 10, 12]
+    assert lines == [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"samples_000010.png", "samples_000012.png"}
+    assert any(path.name.startswith("events.out") for path in tmp_path.iterdir())
+    assert "update 12" in (tmp_path / "log.txt").read_text()
+    assert all(torch.isfinite(p).all() for p in players.averaged.parameters())
+    assert not torch.equal(players.averaged.layers[0].weight, players.generator.layers[0].weight)
+
+
+def test_metric_is_the_mean_over_the_updates_since_the_last_line(tmp_path, monkeypatch):
+    values = iter(range(100))
+    step = lambda *_: torch.tensor(float(next(values)))  # noqa: E731
+    monkeypatch.setattr(image_gan, "make_train_step", lambda *_: step)
+    _, lines, _ = train(tmp_path, small("cifar10-jsd-1", max_iters=12))
+    assert [line["metric"] for line in lines] == [2.0, 7.0, 10.5]
+
+
+def test_batches_are_images_in_their_range():
+    images = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+    batch = next(image_gan.Batches(images, 500))
+    assert batch.shape == (500, 3, 32, 32) and batch.dtype == torch.float32
+    assert set(((batch + 1) * 127.5).round().int().unique().tolist()) <= set(range(256))
+    assert batch.min() < -0.9 and batch.max() > 0.9
+
+
+def test_statistics_of_the_average_are_those_of_its_own_weights(tmp_path):
+    hp = small("cifar10-jsd-1", max_iters=2)
+    players, *_ = train(tmp_path, hp)
+    with torch.no_grad():
+        players.averaged.layers[0].bias += 5  # the first normalisation's mean must follow
+    before = torch.get_rng_state()
+    generator = image_gan.refresh_average(players, hp)
+    assert torch.equal(torch.get_rng_state(), before) and not generator.training
+    assert generator.layers[1].running_mean.mean().item() == pytest.approx(5, abs=1)
+
+
+def kill_and_resume(command, folder, kills):
+    """Start the command until it ends by itself; kill it first, at random moments of its work."""
+    moments = random.Random(0)
+    count = 0
+    while True:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if count < kills:
+            held = (folder / "checkpoint.pt").stat().st_mtime_ns if (folder / "checkpoint.pt").exists() else 0
+            while process.poll() is None:  # until it has got further than the last one
+                if (folder / "checkpoint.pt").exists() and (folder / "checkpoint.pt").stat().st_mtime_ns > held:
+                    break
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate(timeout=300)
+        if process.returncode == 0:
+            return count
+        assert process.returncode == -signal.SIGKILL, output.decode()
+        count += 1
+
+
+def test_a_run_that_is_killed_at_random_moments_ends_the_same_to_the_bit(tmp_path):
+    command = [sys.executable, "run_exp.py", "--config=cifar10-jsd-2", *FLAGS, "--max_iters=120", "--log_every=7"]
+    command += ["--eval_every=40", "--checkpoint_minutes=0"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, f"--out={whole}"], cwd=ROOT, check=True, capture_output=True)
+    name = "cifar10-jsd-2-31415"
+    assert kill_and_resume([*command, f"--out={killed}"], killed / name, kills=3) == 3
+    states = [checkpoint.load(out / name / "checkpoint.pt") for out in (whole, killed)]
+    for part in states[0]["players"]:
+        torch.testing.assert_close(*(state["players"][part] for state in states), rtol=0, atol=0)
+    assert torch.equal(*(state["random"]["cpu"] for state in states))
+    lines = [[json.loads(line) for line in (out / name / "metrics.jsonl").open()] for out in (whole, killed)]
+    for line in lines[0] + lines[1]:
+        line.pop("seconds")
+    assert lines[0] == lines[1]
+    for picture in (whole / name).glob("*.png"):
+        assert picture.read_bytes() == (killed / name / picture.name).read_bytes()
+
+
+def test_time_limit_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys):
+    command = ["--config=cifar10-jsd-1", *FLAGS, "--max_iters=30", "--log_every=10", f"--out={tmp_path / 'cut'}"]
+    run_exp.main([*command, "--max_minutes=1e-9"])
+    assert "goes on" in capsys.readouterr().out
+    folder = tmp_path / "cut" / "cifar10-jsd-1-31415"
+    assert checkpoint.load(folder / "checkpoint.pt")["step"] < 30 and not (folder / "result.json").exists()
+    run_exp.main(command)
+    state = checkpoint.load(folder / "checkpoint.pt")
+    assert state["step"] == 30 and (folder / "result.json").exists()
+    generator = image_gan.load_generator(folder / "generator.pt")
+    for name, value in generator.state_dict().items():  # float16 has 11 bits
+        torch.testing.assert_close(value, state["players"]["averaged"][name], rtol=2**-11, atol=1e-7)
+    assert generator(torch.randn(3, SMALL["dimz"])).shape == (3, 3, 32, 32) and not generator.training
+
+
+def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
+    torch.manual_seed(0)
+    noise, x = torch.randn(4, 6), torch.rand(4, 3, 32, 32) * 2 - 1
+    for network, inputs in [(Generator(6, 4), noise), (Critic(4, sn=True), x)]:
+        network.eval()
+        plain = network(inputs)
+        image_gan.run_in_bfloat16(network)
+        fast = network(inputs)
+        assert fast.dtype == torch.float32 and not torch.equal(plain, fast)
+        torch.testing.assert_close(plain, fast, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["cifar10-jsd-2", "cifar10-w1-3"])
+def test_fast_path_trains_like_the_plain_one(tmp_path, name):
+    hp = small(name, max_iters=20, critic_lr=2e-3)
+    plain = train(tmp_path / "plain", hp)[1]
+    assert plain[-1]["metric"] > 0.1  # it has learnt something that could differ
+    management = Management(log_every=5, eval_every=10, fast="yes")
+    (tmp_path / "fast").mkdir()
+    fast = image_gan.train(hp, management, data.digit_images(), tmp_path / "fast", progress=False)[1]
+    assert [line["metric"] for line in fast] == pytest.approx([line["metric"] for line in plain], rel=0.1, abs=0.01)
+
+
+def after(hp, images, updates, graphed):
+    """The players after some updates of the fast path, and their first weights."""
+    players = image_gan.Players(hp, images.device, fast=True)
+    first = players.generator.layers[0].weight.detach().clone()
+    advance = image_gan.make_advance(hp, players, images, torch.zeros((), device=images.device))
+    advance = image_gan.Graphed(advance) if graphed else advance
+    for _ in range(updates):
+        advance()
+    return players, first
+
+
+def test_calls_before_and_after_the_capture_are_one_update_each(monkeypatch):
+    """On a stand-in for CUDA's graphs: what is launched while one is captured is kept for replays, and not done."""
+    done, warm_up, targets = [], [], []
+
+    class CUDAGraph:
+        def __init__(self):
+            self.launches = []
+
+        def replay(self):
+            done.extend(self.launches)
+
+    @contextlib.contextmanager
+    def capture(graph, stream):
+        assert not graph.launches and stream is warm_up[0]
+        targets.append(graph.launches)
+        yield
+        targets.pop()
+
+    @contextlib.contextmanager
+    def on_stream(stream):
+        warm_up.append(stream)
+        yield
+
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    stand_ins = {"CUDAGraph": CUDAGraph, "graph": capture, "stream": on_stream}
+    for name, stand_in in (stand_ins | dict.fromkeys(("Stream", "current_stream"), lambda: stream)).items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    advance = image_gan.Graphed(lambda: (targets or [done])[-1].append("update"))
+    for count in range(1, 11):
+        advance()
+        assert len(done) == count
+    assert len(warm_up) == image_gan.GRAPH_WARMUP
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", ["cifar10-jsd-2", "cifar10-w1-3"])
+def test_a_graphed_step_makes_the_updates_of_the_same_step_without_a_graph(name):
+    hp, images = small(name), data.digit_images().cuda()
+    (players, first), (others, _) = (after(hp, images, 10, graphed) for graphed in (True, False))
+    assert not torch.equal(players.generator.layers[0].weight, first)
+    for part in ("generator", "critic", "averaged"):
+        for a, b in zip(getattr(players, part).parameters(), getattr(others, part).parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
