@@ -1,8 +1,8 @@
 """The dirac game (question 2.6): one real point, one generated point, a linear critic.
 
 The smallest game that shows how GANs fail to converge. The generator is a point θ, the critic C(x) = ψ₀x + ψ₁, the real
-data one point. What the theory says about it is in ``dirac_theory.py``; here it is played, by the training step of
-``gan.py``.
+data one point. Here it is played, by the training step of ``gan.py``; what theory says of it is in
+``question2/dirac_theory.py``.
 
 Source: Mescheder et al. (2018), Which training methods for GANs do actually converge?, section 2.
 """
@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gan import make_train_step
-from question2 import dirac_theory
-from question2.dirac_theory import Game
 
 
 class DiracGenerator(nn.Module):
@@ -64,6 +62,30 @@ class DiracCritic(nn.Module):
         return torch.addcmul(offset, slope, x)
 
 
+@dataclass(frozen=True)
+class Game:
+    """A configuration of the dirac game. With SGD, learning rates are step sizes h of plain gradient descent."""
+
+    loss_type: str = "JSD"
+    reg_type: str | None = None
+    reg_cf: float = 0.1
+    alpha_ema: float | None = None
+    target: float = 0.0
+    generator_lr: float = 0.1
+    critic_lr: float = 0.1
+    critic_wd: float = 0.0
+    generator_wd: float = 0.0
+    critic_inner_iters: int = 1
+    optimizer: str = "SGD"
+    generator_betas: tuple[float, float] = (0.0, 0.99)
+    critic_betas: tuple[float, float] = (0.0, 0.99)
+
+    @property
+    def slope(self) -> float:
+        """The field's b at an equilibrium: 1 for W1, ½σ(0) = ¼ for JSD."""
+        return 1.0 if self.loss_type == "W1" else 0.25
+
+
 @dataclass
 class Trajectory:
     """What the players did: each array has one entry for the start and one after each of T updates, for n games."""
@@ -86,30 +108,28 @@ def starting_points(seed: int, games: int = 8, std: float = 0.7) -> tuple[Tensor
 
 
 def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None = None) -> Trajectory:
-    """Play independent games side by side, from one start each, with SGD.
+    """Play independent games side by side, from one start each.
 
-    The loss is a mean over n games that share no parameter, so each game's gradient comes out divided by n; with n
-    times the learning rates every game is the one that it would be alone.
+    The loss is a mean over N games that share no parameter, so each game's gradient comes out divided by N. With SGD,
+    N times the learning rate makes every game the one that it would be alone; Adam's step does not feel a factor, if
+    its ε has it too. N is a power of two, filled up with copies of the last game: dividing by it rounds nothing, and
+    a game has the same bits in any company.
 
     Args:
-        game: Loss, penalty, average, target, learning rates, and critic updates for each of the generator's.
+        game: Loss, penalty, average, target, optimiser, and critic updates for each of the generator's.
         theta, psi: Where the games start, ``(n,)`` and ``(2, n)``.
         updates: Number T of generator updates.
         label: A progress bar's; None for no bar.
     """
     n = len(theta)
+    filled = torch.arange(1 << (n - 1).bit_length()).clamp(max=n - 1)
     generator, critic = DiracGenerator(), DiracCritic()
-    generator.theta, critic.psi = nn.Parameter(theta.clone()), nn.Parameter(psi.clone())
+    generator.theta, critic.psi = nn.Parameter(theta[filled]), nn.Parameter(psi[:, filled])
     averaged = copy.deepcopy(generator)
-    generator_optim, critic_optim = (
-        torch.optim.SGD(player.parameters(), lr=n * lr, weight_decay=wd / n, foreach=False)
-        for player, lr, wd in (
-            (generator, game.generator_lr, game.generator_wd),
-            (critic, game.critic_lr, game.critic_wd),
-        )
-    )
+    generator_optim = _optimizer(game, generator, game.generator_lr, game.generator_wd, game.generator_betas)
+    critic_optim = _optimizer(game, critic, game.critic_lr, game.critic_wd, game.critic_betas)
     step = make_train_step(game.loss_type, game.critic_inner_iters, game.reg_type, game.reg_cf, game.alpha_ema)
-    data = itertools.repeat(theta.new_full((n,), game.target))
+    data = itertools.repeat(theta.new_full(filled.shape, game.target))
     thetas, psis, averages = (
         value.new_empty(updates + 1, *value.shape) for value in (generator.theta, critic.psi, generator.theta)
     )
@@ -117,11 +137,25 @@ def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None
         if t:
             step(data, critic, critic_optim, generator, averaged, generator_optim)
         thetas[t], psis[t], averages[t] = generator.theta.data, critic.psi.data, averaged.theta.data
-    return Trajectory(thetas.numpy(), psis.numpy(), averages.numpy() if game.alpha_ema is not None else None)
+    thetas, psis, averages = (values[..., :n].numpy() for values in (thetas, psis, averages))
+    return Trajectory(thetas, psis, averages if game.alpha_ema is not None else None)
+
+
+def _optimizer(
+    game: Game, player: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]
+) -> torch.optim.Optimizer:
+    """What updates one player of N games whose gradients are divided by N."""
+    (parameter,) = player.parameters()
+    count = parameter.shape[-1]
+    if game.optimizer == "SGD":
+        return torch.optim.SGD([parameter], lr=count * lr, weight_decay=weight_decay / count, foreach=False)
+    return torch.optim.Adam(
+        [parameter], lr=lr, betas=betas, eps=1e-8 / count, weight_decay=weight_decay / count, foreach=False
+    )
 
 
 def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
-    """What the games did, in the terms of :func:`dirac_theory.predict`: medians over the games.
+    """What the games did, in the terms of ``question2/dirac_theory.py``: medians over the games.
 
     Returns:
         ``verdict``; ``period`` in updates, from the angle covered in the second half; ``rate``, minus the slope of the
@@ -168,10 +202,3 @@ def _verdict(away: np.ndarray, tenth: int) -> str:
         return "converges"
     still = np.abs(away[-tenth:] - away[-1]).max(0)
     return "settles off the target" if np.median(still / last.max(0)) < 0.01 else "circles"
-
-
-def report(game: Game, trajectory: Trajectory) -> dict[str, Any]:
-    """Prediction and measurement of one configuration side by side, for the table."""
-    start = (trajectory.psi[0, 0], trajectory.theta[0])
-    predicted = dirac_theory.predict(game, start, updates=len(trajectory.theta) - 1)
-    return {"predicted": predicted, "measured": measure(trajectory, game)}

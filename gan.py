@@ -7,9 +7,14 @@ Sources: Goodfellow et al. (2014), Generative adversarial nets; Arjovsky et al. 
 adversarial networks; Gulrajani et al. (2017), Improved training of Wasserstein GANs; Mescheder et al. (2018), Which
 training methods for GANs do actually converge?; Yazıcı et al. (2019), The unusual effectiveness of averaging in GAN
 training.
+
+``python gan.py`` runs the examples below as checks.
 """
 
+import doctest
 import math
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +25,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 AVAILABLE_LOSSES = ["JSD", "W1"]
 AVAILABLE_REGULARIZERS = ["GP", "R1", None]
+EVAL_SAMPLES = 50_000  # images of an evaluation, real and generated, at most
+EVAL_SEED = 0  # of an evaluation's noise
 
 Critic = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor, Critic], Tensor]
@@ -63,6 +70,10 @@ def w1(cp: Tensor, cq: Tensor) -> Tensor:
 
     Source:
         Arjovsky et al. (2017), equation 2 (the Kantorovich-Rubinstein duality).
+
+    Example:
+        >>> w1(torch.tensor([2.0, 4.0]), torch.tensor([1.0]))
+        tensor(2.)
     """
     return cp.mean() - cq.mean()
 
@@ -104,18 +115,29 @@ def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
         x = \epsilon p + (1 - \epsilon) q, \quad \epsilon \sim U(0, 1)
 
     Args:
-        p, q: Real and generated samples, both ``(N, *sample)``; one ε is drawn for each pair.
+        p, q: Real and generated samples, as many of each, both ``(N, *sample)``; one ε is drawn for each pair. A
+            scalar sample may be ``(N,)`` on one side and ``(N, 1)`` on the other.
         cp, cq: The critic's values there; not used.
         critic: Maps ``(N, *sample)`` to one value for each sample.
 
     Returns:
         A scalar, differentiable in the critic's parameters.
 
+    Raises:
+        ValueError: There is not one generated sample, of the same size, for each real one.
+
     Source:
         Gulrajani et al. (2017), equation 3.
+
+    Example:
+        >>> p, q = torch.ones(5, 2), torch.zeros(5, 2)
+        >>> ogp(p, None, q, None, lambda x: 3 * x[:, 0] + 4 * x[:, 1])
+        tensor(16.)
     """
+    if len(p) != len(q) or p.numel() != q.numel():
+        raise ValueError(f"p has shape {tuple(p.shape)} and q {tuple(q.shape)}: samples are paired, one of each")
     epsilon = torch.rand(len(p), *[1] * (p.ndim - 1), dtype=p.dtype, device=p.device)
-    slopes = _slopes(torch.lerp(q.detach(), p.detach(), epsilon), critic)
+    slopes = _slopes(torch.lerp(q.detach().reshape(p.shape), p.detach(), epsilon), critic)
     # The norm's derivative at a slope of exactly zero is taken as zero, not as not-a-number.
     return (torch.linalg.vector_norm(slopes, dim=1) - 1).square().mean()
 
@@ -191,6 +213,13 @@ def apply_exponential_moving_average(source: nn.Module, target: nn.Module, alpha
 
     Source:
         Yazıcı et al. (2019), equation 9.
+
+    Example:
+        >>> source, target = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(source.weight, 10.0), nn.init.constant_(target.weight, 0.0)
+        >>> apply_exponential_moving_average(source, target, alpha=0.9)
+        >>> round(target.weight.item(), 6)
+        1.0
     """
     get_ema_multi_avg_fn(alpha)(list(target.parameters()), list(source.parameters()), None)
 
@@ -222,6 +251,18 @@ def make_train_step(
 
     Source:
         Goodfellow et al. (2014), algorithm 1.
+
+    Example:
+        One update of the dirac game: the real point is 0, the generated point 1, the critic C(x) = x.
+
+        >>> theta, slope = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+        >>> optimizers = [torch.optim.SGD([player], lr=0.1) for player in (slope, theta)]
+        >>> train_step = make_train_step("W1")
+        >>> real = iter([torch.zeros(1), torch.zeros(1)])
+        >>> train_step(real, lambda x: slope * x, optimizers[0], lambda: theta * 1, None, optimizers[1])
+        tensor(-0.9000)
+        >>> slope.item(), theta.item()  # the critic moves by -0.1 theta, then the generator by 0.1 slope
+        (0.8999999761581421, 1.090000033378601)
     """
     metric, critic_loss = make_losses(loss_type, reg_type, reg_cf)
     if critic_inner_iters < 1:
@@ -259,31 +300,28 @@ def make_eval_step(
     dimz: int,
     persisting_Z: int = 100,  # noqa: N803
     device: torch.device | str | None = None,
-    features: nn.Module | None = None,
-    logits: nn.Module | None = None,
-    max_samples: int = 50_000,
+    network: nn.Module | None = None,
 ) -> EvalStep:
     """The evaluation of a generator: Inception Score, Fréchet Inception Distance, and the critic's mean values.
 
-    The real data's part of the distance is computed once, from ``eval_data_iter``, and kept in ``stats_filename``: who
-    changes data or network must change the name.
+    The real data's part of the distance is computed once, from ``eval_data_iter``, and kept in ``stats_filename``:
+    whoever changes data or network must change the name.
 
     Args:
         stats_filename: File of the real data's statistics.
-        eval_data_iter: Batches of real images ``(N, 3, H, W)`` in [-1, 1]; of more than ``max_samples`` the first.
+        eval_data_iter: Batches of real images ``(N, 3, H, W)`` in [-1, 1]; the first ``EVAL_SAMPLES`` of them count.
         dimz: Size of the noise vector.
-        persisting_Z: Number of noise vectors that are drawn now and give the samples of every evaluation.
+        persisting_Z: Number of noise vectors that give the images which every evaluation returns.
         device: Where it runs; None for the CPU.
-        features: Maps uint8 images to features ``(N, d)`` for the distance; None takes Inception's, which torchmetrics
-            gets through torch-fidelity.
-        logits: Maps uint8 images to logits for the Inception Score; None as above.
-        max_samples: Images of an evaluation, real and generated, at most.
+        network: What scores: maps uint8 images ``(N, 3, H, W)`` to features ``(N, d)`` and logits ``(N, classes)``.
+            None is Inception, through torch-fidelity.
 
     Returns:
         ``eval_step(eval_data_iter, critic, generator)``, which returns the images of the kept noise
         ``(persisting_Z, 3, H, W)`` and a dictionary of floats: ``IS``, ``FID``, and the critic's mean at real (``cp``)
-        and generated (``cq``) images. It draws as many images as there are real ones. Where the generator has batch
-        normalisation, its statistics are taken anew first, from noise, as the averaged generator needs.
+        and generated (``cq``) images. It draws as many images as there are real ones in its ``eval_data_iter``. Where
+        the generator has batch normalisation, :func:`refresh_batch_norm` takes its statistics anew first. All noise
+        comes from a fixed seed: the same networks give the same numbers, and the global generator is left as it was.
 
     Source:
         Salimans et al. (2016), section 4; Heusel et al. (2017), equation 6.
@@ -292,22 +330,36 @@ def make_eval_step(
     from torchmetrics.image.inception import InceptionScore
 
     device = torch.device(device or "cpu")
-    kept_noise = torch.randn(persisting_Z, dimz, device=device)
-    distance = FrechetInceptionDistance(features or 2048, reset_real_features=False).to(device)
-    inception_score = InceptionScore(logits or "logits_unbiased").to(device)
-    held = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+    network = _inception().to(device) if network is None else network
+    kept_noise = torch.randn(persisting_Z, dimz, generator=torch.Generator().manual_seed(EVAL_SEED)).to(device)
+
+    def distance_of(num_features: int) -> FrechetInceptionDistance:
+        metric = FrechetInceptionDistance(_Computed(num_features), reset_real_features=False).to(device)
+        metric.persistent(True)
+        return metric
+
     path = Path(stats_filename)
     if path.exists():
-        for name, value in torch.load(path, map_location=device, weights_only=True).items():
-            getattr(distance, name).copy_(value)
+        state = torch.load(path, map_location=device, weights_only=True)
+        distance = distance_of(len(state["real_features_sum"]))
+        distance.load_state_dict(state)
     else:
-        for real in _first(eval_data_iter, max_samples):
-            distance.update(_bytes(real.to(device)), real=True)
+        distance = None
+        with torch.no_grad():
+            for real in _first(eval_data_iter, EVAL_SAMPLES):
+                features, _ = network(to_uint8(real.to(device)))
+                distance = distance or distance_of(features.shape[1])
+                distance.update(features.double(), real=True)
+        if distance is None:
+            raise ValueError(f"eval_data_iter holds no images, and {path} does not exist")
         # Under another name first: a run that is killed here leaves no half file for the next to trust.
         unfinished = path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name: getattr(distance, name) for name in held}, unfinished)
+        torch.save(distance.state_dict(), unfinished)
         unfinished.replace(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the memory of all logits: 50,000 vectors are little
+        inception_score = InceptionScore(_Computed(0)).to(device)
 
     @torch.no_grad()
     def eval_step(
@@ -317,25 +369,61 @@ def make_eval_step(
         inception_score.reset()
         players = [player for player in (critic, generator) if isinstance(player, nn.Module)]
         training = [player.training for player in players]
-        if isinstance(generator, nn.Module):
-            update_bn((torch.randn(len(kept_noise), dimz, device=device) for _ in range(50)), generator)
-        for player in players:
-            player.eval()  # a critic with spectral normalisation would go on with its power iteration
-        sums, count = torch.zeros(2, device=device), 0
-        for real in _first(eval_data_iter, max_samples):
-            fake = generator(torch.randn(len(real), dimz, device=device))
-            sums += torch.stack([critic(real.to(device)).sum(), critic(fake).sum()])
-            count += len(real)
-            distance.update(_bytes(fake), real=False)
-            inception_score.update(_bytes(fake))
-        samples = generator(kept_noise)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(EVAL_SEED)
+            if isinstance(generator, nn.Module):
+                refresh_batch_norm(generator, dimz)
+            for player in players:
+                player.eval()  # a critic with spectral normalisation would go on with its power iteration
+            sums, count = torch.zeros(2, dtype=torch.float64, device=device), 0
+            for real in _first(eval_data_iter, EVAL_SAMPLES):
+                fake = generator(torch.randn(len(real), dimz).to(device))
+                sums += torch.stack([critic(real.to(device)).double().sum(), critic(fake).double().sum()])
+                count += len(real)
+                features, logits = network(to_uint8(fake))
+                distance.update(features.double(), real=False)
+                inception_score.update(logits.double())
+            samples = generator(kept_noise)
+            inception = inception_score.compute()[0].item()  # shuffles before it splits
         for player, mode in zip(players, training, strict=True):
             player.train(mode)
         cp, cq = (sums / count).tolist()
-        scores = {"IS": inception_score.compute()[0].item(), "FID": distance.compute().item(), "cp": cp, "cq": cq}
-        return samples, scores
+        return samples, {"IS": inception, "FID": distance.compute().item(), "cp": cp, "cq": cq}
 
     return eval_step
+
+
+@torch.no_grad()
+def refresh_batch_norm(generator: nn.Module, dimz: int, batches: int = 50, batch_size: int = 100) -> None:
+    """Take a generator's batch-norm statistics anew, in place, from noise of a fixed seed.
+
+    An average of weights needs them: the average of the activations' statistics is not that of its own activations.
+    """
+    weight = next(generator.parameters(), torch.empty(0))
+    noise = torch.Generator().manual_seed(EVAL_SEED)
+    update_bn((torch.randn(batch_size, dimz, generator=noise).to(weight) for _ in range(batches)), generator)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as bytes, each value rounded to the nearest."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+class _Computed(nn.Module):
+    """Stands in for a metric's network where the features are at hand."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def _inception() -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
 
 
 def _first(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
@@ -345,11 +433,6 @@ def _first(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
         count -= len(batch)
         if count <= 0:
             return
-
-
-def _bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 class _Updated:
@@ -368,3 +451,10 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     loss.backward(inputs=[parameter for parameter in _Updated(optimizer).parameters() if parameter.requires_grad])
     optimizer.step()
     optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    outcome = doctest.testmod()
+    if outcome.failed:
+        sys.exit(f"{outcome.failed} of {outcome.attempted} checks failed")
+    print(f"all {outcome.attempted} checks passed")

@@ -90,9 +90,15 @@ class Generator(nn.Module):
         return torch.randn(count, self.dimz, device=weight.device, dtype=weight.dtype)
 
     def forward(self, z: Tensor | None = None) -> Tensor:
-        """Images ``(N, 3, 32, 32)`` in [-1, 1] from noise ``(N, dimz)``, drawn here where none is given."""
+        """Images ``(N, 3, 32, 32)`` in [-1, 1] from noise ``(N, dimz)``, drawn here where none is given.
+
+        Raises:
+            ValueError: A noise vector has another size than ``dimz``.
+        """
         z = self.draw_noise(self.default_batch_size) if z is None else z
-        return self.layers(z.view(-1, self.dimz, 1, 1))
+        if z.shape[1:].numel() != self.dimz:
+            raise ValueError(f"z has shape {tuple(z.shape)}, not (N, {self.dimz})")
+        return self.layers(z.reshape(-1, self.dimz, 1, 1))
 
 
 class Critic(nn.Module):
@@ -122,5 +128,11 @@ class Critic(nn.Module):
                     spectral_norm(module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values ``(N,)`` of images ``(N, 3, 32, 32)``."""
+        """Values ``(N,)`` of images ``(N, 3, 32, 32)``.
+
+        Raises:
+            ValueError: The images have another shape.
+        """
+        if x.shape[1:] != (3, 32, 32):
+            raise ValueError(f"x has shape {tuple(x.shape)}, not (N, 3, 32, 32)")
         return self.layers(x).view(-1)

@@ -1,7 +1,8 @@
 """The densities, divergences and estimates of a variational autoencoder (questions 1.1 to 1.5).
 
 Every function takes a batch on the first dimension, sums over all the others and returns one number
-per sample, in nats. Inputs keep their dtype and device; nothing is modified in place.
+per sample, in nats. The result has the inputs' dtype and device; nothing is modified in place.
+Half precision is computed in float32 and rounded once. Shapes must agree: nothing is broadcast.
 """
 
 import math
@@ -11,8 +12,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def _checked(**tensors: Tensor) -> list[Tensor]:
+    """The tensors, half precision as float32.
+
+    Raises:
+        ValueError: Their shapes differ.
+    """
+    (first, reference), *others = tensors.items()
+    for name, tensor in others:
+        if tensor.shape != reference.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {first} {tuple(reference.shape)}: not the same")
+    return [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors.values()]
+
+
 def _sum_per_sample(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1) if x.dim() > 1 else x
+
+
+def _scaled_square(difference: Tensor, logvar: Tensor) -> Tensor:
+    """The square of the difference in units of the standard deviation: difference² · exp(-logvar).
+
+    Where a factor leaves the range of its type, the product is taken between logarithms; nought stays nought.
+    """
+    square = difference.square()
+    extreme = (square == 0) | (-logvar > math.log(torch.finfo(logvar.dtype).max))
+    direct = square * torch.exp(-torch.where(extreme, 0, logvar))
+    # What the other branch takes is masked too: the gradient of a value that is not used must not be NaN.
+    by_logarithms = extreme & (difference != 0)
+    size, scale = torch.where(by_logarithms, difference, 1).abs(), torch.where(by_logarithms, logvar, 0)
+    return torch.where(by_logarithms, torch.exp(2 * torch.log(size) - scale), direct)
 
 
 def log_likelihood_bernoulli(mu: Tensor, target: Tensor) -> Tensor:
@@ -27,13 +55,21 @@ def log_likelihood_bernoulli(mu: Tensor, target: Tensor) -> Tensor:
     Returns:
         Shape ``(B,)``, in nats. A certain outcome (mean 0 or 1, and that sample) counts exactly 0; an
         impossible one counts -100, the floor that ``binary_cross_entropy`` puts under each logarithm,
-        so that value and gradient stay finite.
+        so that value and gradient stay finite; in float16 both saturate at ±65504.
 
     Example:
         >>> log_likelihood_bernoulli(torch.tensor([[0.5, 1.0]]), torch.tensor([[0.0, 1.0]]))
         tensor([-0.6931])
     """
-    return -_sum_per_sample(F.binary_cross_entropy(mu, target, reduction="none"))
+    p, x = _checked(mu=mu, target=target)
+    loss = _sum_per_sample(F.binary_cross_entropy(p, x, reduction="none"))
+    if mu.dtype == torch.float16:
+        # Value and gradient are held within the type's range; the gradient is that of the value before.
+        largest = torch.finfo(mu.dtype).max
+        loss = loss + (loss.clamp(max=largest) - loss).detach()
+        if p.requires_grad:
+            p.register_hook(lambda gradient: gradient.clamp(-largest, largest))
+    return -loss.to(mu.dtype)
 
 
 def log_likelihood_normal(mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
@@ -54,7 +90,9 @@ def log_likelihood_normal(mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
         >>> log_likelihood_normal(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
         tensor([-1.8379])
     """
-    return -0.5 * _sum_per_sample(math.log(2 * math.pi) + logvar + (z - mu).square() * torch.exp(-logvar))
+    dtype = z.dtype
+    mu, logvar, z = _checked(mu=mu, logvar=logvar, z=z)
+    return -0.5 * _sum_per_sample(math.log(2 * math.pi) + logvar + _scaled_square(z - mu, logvar)).to(dtype)
 
 
 def log_mean_exp(y: Tensor) -> Tensor:
@@ -95,9 +133,11 @@ def kl_gaussian_gaussian_analytic(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, 
         >>> kl_gaussian_gaussian_analytic(*(torch.full((1, 2), v) for v in (1.0, 0.0, 0.0, 0.0)))
         tensor([1.])
     """
+    dtype = mu_q.dtype
+    mu_q, logvar_q, mu_p, logvar_p = _checked(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     # expm1 keeps the digits that exp(d) - 1 loses where the two variances nearly agree.
     d = logvar_q - logvar_p
-    return 0.5 * _sum_per_sample(torch.expm1(d) - d + (mu_q - mu_p).square() * torch.exp(-logvar_p))
+    return 0.5 * _sum_per_sample(torch.expm1(d) - d + _scaled_square(mu_q - mu_p, logvar_p)).to(dtype)
 
 
 def kl_gaussian_gaussian_mc(
@@ -119,12 +159,19 @@ def kl_gaussian_gaussian_mc(
         Shape ``(B,)``, in nats; unbiased, with a variance that falls as 1/S. Single estimates can be negative.
 
     Raises:
-        ValueError: ``num_samples`` is below 1.
+        ValueError: ``num_samples`` is below 1, or shapes differ.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    dtype = mu_q.dtype
+    mu_q, logvar_q, mu_p, logvar_p = _checked(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     noise = torch.randn((num_samples, *mu_q.shape), dtype=mu_q.dtype, device=mu_q.device)
-    z = mu_q + torch.exp(0.5 * logvar_q) * noise
-    # At z = mu_q + exp(logvar_q / 2) noise, the exponent of q(z) is that of the noise itself.
-    log_ratio = logvar_p - logvar_q + (z - mu_p).square() * torch.exp(-logvar_p) - noise.square()
-    return 0.5 * _sum_per_sample(log_ratio.mean(0))
+    # Both exponents in units of their own deviations, so that no variance is too large or small: at
+    # z = mu_q + exp(logvar_q / 2) noise that of q(z) is the noise itself, that of p(z) is
+    # (mu_q - mu_p) exp(-logvar_p / 2) + exp((logvar_q - logvar_p) / 2) noise. Half a factor at a time, and none
+    # where the means agree, because 0 times infinity has no value.
+    difference = mu_q - mu_p
+    half = torch.exp(-0.25 * torch.where(difference == 0, 0, logvar_p))
+    scaled = difference * half * half + torch.exp(0.5 * (logvar_q - logvar_p)) * noise
+    log_ratio = logvar_p - logvar_q + scaled.square() - noise.square()
+    return 0.5 * _sum_per_sample(log_ratio.mean(0)).to(dtype)

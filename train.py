@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from simple_parsing import field as option
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from data import densities
+from data.densities import TARGETS, Target
 from lab import checkpoint, command_line
-from question3 import plots as flow_plots
+from lab.command_line import bookkeeping
+from lab.record import Record
+from question3 import plots
 from question3.scores import score_from_density, score_from_samples
 from question3.stacked_flows import compile_update, stack, unstack, update
 from solution import Flow
@@ -35,28 +36,28 @@ CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn 
 
 @dataclass
 class Hyperparameters:
-    """What the runs depend on. The defaults are the assignment's."""
+    """The runs. The defaults are the assignment's."""
 
     # what a flow learns from: samples of the target, or its density
-    source: list[str] = option(default_factory=lambda: list(SOURCES), alias=["--from"])  # noqa: RUF009
-    data: list[str] = field(default_factory=lambda: list(densities.DENSITIES))  # targets: arcs, sine
+    source: list[str] = option(default_factory=lambda: list(SOURCES), alias=["--from"])
+    data: list[str] = field(default_factory=lambda: list(TARGETS))  # targets: arcs, sine
     num_layers: list[int] = field(default_factory=lambda: [2, 8, 32])  # numbers k of planar layers
     num_iter: int = 20_000  # updates
     lr: float = 5e-4  # RMSprop's step size
     batch_size: int = 128  # points per update
     seed: list[int] = field(default_factory=lambda: [1])  # one flow per seed, of initial parameters and batches
     compile: bool = True  # torch.compile the loss, where there is a compiler
-    jobs: int = 0  # processes; 0 takes one per core
-    out: str = "runs/flow"  # folder of the runs
+    workers: int = bookkeeping(0, alias=["--jobs"])  # processes; 0 for one a core
+    out: str = bookkeeping("runs/flow")  # folder of the runs
 
     def __post_init__(self) -> None:
-        for name, known in {"source": SOURCES, "data": tuple(densities.DENSITIES)}.items():
+        for name, known in {"source": SOURCES, "data": tuple(TARGETS)}.items():
             if not getattr(self, name) or not set(getattr(self, name)) <= set(known):
                 raise ValueError(f"{name} takes {' and '.join(known)}, got {getattr(self, name)}")
         if min(self.num_layers, default=0) < 1 or self.num_iter < 1 or self.batch_size < 1 or not self.seed:
             raise ValueError("num_layers, num_iter and batch_size must be at least 1, and there must be a seed")
-        if not 0 < self.lr < math.inf or self.jobs < 0:
-            raise ValueError("lr must be positive and jobs at least 0")
+        if not 0 < self.lr < math.inf or self.workers < 0:
+            raise ValueError("lr must be positive and workers at least 0")
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Group:
 
     source: str
     num_layers: int
-    targets: dict[str, Any]  # name to data points (N, 2), or to an energy function
+    targets: dict[str, Target]
     seeds: list[int]
     num_iter: int
     lr: float
@@ -73,6 +74,7 @@ class Group:
     compile: bool
     out: Path
     dim: int = 2
+    points: dict[str, Tensor] = field(default_factory=dict)  # from samples: name to data (N, dim)
 
     @property
     def names(self) -> list[tuple[str, int]]:
@@ -87,7 +89,7 @@ def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Ten
         if group.source == "density":
             batches.append(torch.randn(steps, group.batch_size, group.dim, generator=generator))
         else:
-            points = group.targets[name]
+            points = group.points[name]
             batches.append(points[torch.randint(len(points), (steps, group.batch_size), generator=generator)])
     # Coordinates outside, points inside in memory: the compiled loops then run over points.
     return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
@@ -106,20 +108,18 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
         flows.append(Flow(group.dim, group.num_layers))
     parameters = stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
-    step, seconds, curve = 0, 0.0, []
-    path = group.out / "checkpoint.pt"
-    if state := checkpoint.load(path):
-        parameters, square_averages = tuple(state["parameters"]), tuple(state["square_averages"])
-        for generator, held in zip(generators, state["generators"], strict=True):
-            generator.set_state(held)
-        step, seconds, curve = state["step"], state["seconds"], state["curve"]
+    state = checkpoint.Checkpoint(
+        group.out / "checkpoint.pt", parameters=parameters, square_averages=square_averages, generators=generators
+    )
+    done = state.restore()
+    step, seconds, curve = done.get("step", 0), done.get("seconds", 0.0), done.get("curve", [])
 
-    energies = tuple(group.targets.values()) if group.source == "density" else None
+    energies = tuple(target.energy for target in group.targets.values()) if group.source == "density" else None
     steps = [torch.tensor(float(step)) for _ in parameters]
     advance = compile_update() if group.compile and step < group.num_iter else update
     label = f"from {group.source}, k = {group.num_layers}"
     with (
-        SummaryWriter(str(group.out), purge_step=step) as writer,
+        Record(group.out, step) as record,
         tqdm(
             total=group.num_iter, initial=step, desc=label, unit=" updates", position=position, disable=not progress
         ) as bar,
@@ -135,28 +135,18 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
             seconds += time.perf_counter() - started
             losses = (total / count).tolist()
             curve.append({"step": step, "losses": losses})
-            for (name, seed), loss in zip(group.names, losses, strict=True):
-                writer.add_scalar(f"{name}/seed_{seed}", loss, step)
-            checkpoint.save(
-                path,
-                {
-                    "parameters": list(parameters),
-                    "square_averages": list(square_averages),
-                    "generators": [generator.get_state() for generator in generators],
-                    "step": step,
-                    "seconds": seconds,
-                    "curve": curve,
-                },
-            )
+            of_flow = {f"{name}/seed_{seed}": loss for (name, seed), loss in zip(group.names, losses, strict=True)}
+            record.add(step, **of_flow)
+            state.save(step=step, seconds=seconds, curve=curve)
     return unstack(parameters), {"seconds": seconds, "curve": curve}
 
 
 def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:
-    """The final numbers of each flow of a group, for the targets whose limits are known."""
+    """The final numbers of each flow of a group, as far as its target is known."""
     measure = score_from_samples if group.source == "samples" else score_from_density
     return [
         {"source": group.source, "data": name, "num_layers": group.num_layers, "seed": seed}
-        | (measure(flow, name) if name in densities.DENSITIES else {})
+        | measure(flow, group.targets[name])
         for (name, seed), flow in zip(group.names, flows, strict=True)
     ]
 
@@ -166,12 +156,12 @@ def draw_pictures(group: Group, flows: Sequence[Flow], out: Path) -> None:
     for (name, seed), flow in zip(group.names, flows, strict=True):
         if seed != group.seeds[0]:
             continue
-        target = densities.DENSITIES.get(name)
+        target = group.targets[name]
         if group.source == "samples":
             path = out / f"learned_density_data_{name}_l{group.num_layers}.png"
-            flow_plots.learned_density(path, flow, target, group.targets[name])
+            plots.learned_density(path, flow, target, group.points[name])
         else:
-            flow_plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, group.targets[name])
+            plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, target)
 
 
 def run_group(group: Group, position: int = 0, progress: bool = True) -> list[dict[str, Any]]:
@@ -204,18 +194,32 @@ def launch_experiments_from_samples(
     Writes ``learned_density_data_{name}_l{k}.png`` for each target and depth.
 
     Args:
-        density_dict: Name to samples ``(N, dim)``; a pair of energy and samples will do too.
+        density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which then stands for the
+            data set of that name, ``data_arcs`` or ``data_sine``.
         num_layers_list: Depths k.
         dim, lr, num_iter: Dimension of the points, RMSprop's step size, number of updates.
-        options: ``seeds`` (1,), ``out`` (the working folder), ``batch_size`` (128), ``compile`` (True), ``jobs`` (1
+        options: ``seeds`` (1,), ``out`` (the working folder), ``batch_size`` (128), ``compile`` (True), ``workers`` (1
             process) and ``progress`` (True).
 
     Returns:
         Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known,
         and the curve of its loss.
+
+    Raises:
+        ValueError: An energy's name is not that of a data set, or samples have another dimension.
     """
-    targets = {name: torch.as_tensor(_pick(value, callable_=False)) for name, value in density_dict.items()}
-    return _launch("samples", targets, num_layers_list, dim, lr, num_iter, **options)
+    targets, points = {}, {}
+    for name, value in density_dict.items():
+        if not callable(value):
+            points[name] = torch.as_tensor(value)
+        elif name in TARGETS:
+            points[name] = TARGETS[name].data_set()
+        else:
+            raise ValueError(f"{name} needs samples: an energy stands for a data set only as {' or '.join(TARGETS)}")
+        if points[name].ndim != 2 or points[name].shape[1] != dim:
+            raise ValueError(f"the samples of {name} have shape {tuple(points[name].shape)}, not (N, {dim})")
+        targets[name] = TARGETS.get(name, Target(name, _unknown))
+    return _launch("samples", targets, num_layers_list, dim, lr, num_iter, points=points, **options)
 
 
 def launch_experiments_from_density(
@@ -231,57 +235,56 @@ def launch_experiments_from_density(
     Writes ``samples_{name}_l{k}.png`` for each target and depth.
 
     Args:
-        density_dict: Name to energy, a function of points ``(*, dim)``; a pair of energy and samples will do too.
+        density_dict: Name to energy, a function of points ``(*, dim)``.
         num_layers_list, dim, lr, num_iter, options: As for :func:`launch_experiments_from_samples`.
 
     Returns:
         Per flow its setting, loss, divergence from the target where that is known, and the curve of its loss.
+
+    Raises:
+        ValueError: A target is no energy.
     """
-    targets = {name: _pick(value, callable_=True) for name, value in density_dict.items()}
+    if data := [name for name, value in density_dict.items() if not callable(value)]:
+        raise ValueError(f"{', '.join(data)}: a density is learnt from an energy, a function of points")
+    # What is known of a target is known of its own energy only.
+    known = {name: target for name, target in TARGETS.items() if target.energy is density_dict.get(name)}
+    targets = {name: known.get(name, Target(name, energy)) for name, energy in density_dict.items()}
     return _launch("density", targets, num_layers_list, dim, lr, num_iter, **options)
 
 
-def _pick(value: Any, callable_: bool) -> Any:
-    """The energy, or the samples, of a target that may be given as a pair of both."""
-    values = value if isinstance(value, (tuple, list)) and any(map(callable, value)) else (value,)
-    for candidate in values:
-        if callable(candidate) == callable_:
-            return candidate
-    raise ValueError(f"a target needs {'an energy function' if callable_ else 'samples'}")
+def _unknown(z: Tensor) -> Tensor:
+    raise ValueError("samples came without an energy")
 
 
 def _launch(
     source: str,
-    targets: dict[str, Any],
+    targets: dict[str, Target],
     num_layers_list: Sequence[int],
     dim: int,
     lr: float,
     num_iter: int,
+    points: dict[str, Tensor] | None = None,
     seeds: Sequence[int] = (1,),
     out: str | Path = ".",
     batch_size: int = 128,
     compile: bool = True,
-    jobs: int = 1,
+    workers: int = 1,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    groups = [
-        Group(
-            source, k, targets, list(seeds), num_iter, lr, batch_size, compile, Path(out) / f"from_{source}_l{k}", dim
-        )
-        for k in num_layers_list
-    ]
-    return run_groups(groups, jobs, progress)
+    setting = (targets, list(dict.fromkeys(seeds)), num_iter, lr, batch_size, compile)
+    groups = [Group(source, k, *setting, Path(out) / f"from_{source}_l{k}", dim, points or {}) for k in num_layers_list]
+    return run_groups(groups, workers, progress)
 
 
-def run_groups(groups: Sequence[Group], jobs: int, progress: bool = True) -> list[dict[str, Any]]:
+def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> list[dict[str, Any]]:
     """Run groups one after the other, or several at once in processes of their own."""
-    if jobs == 1 or len(groups) == 1:
+    if workers == 1 or len(groups) == 1:
         return [record for group in groups for record in run_group(group, progress=progress)]
     # The deepest flows take longest: started first, they do not keep the others waiting at the end.
     order = sorted(range(len(groups)), key=lambda i: -groups[i].num_layers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = {i: pool.submit(run_group, groups[i], n % jobs, progress) for n, i in enumerate(order)}
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {i: pool.submit(run_group, groups[i], n % workers, progress) for n, i in enumerate(order)}
         return [record for i in range(len(groups)) for record in futures[i].result()]
 
 
@@ -291,18 +294,35 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     Raises:
         ValueError: The folder holds another configuration's run.
     """
-    checkpoint.claim_folder(options.out, options, free=("out", "jobs"))
+    checkpoint.claim_folder(options.out, options)
     started = time.perf_counter()
     groups = []
     for source in options.source:
-        of = densities.DENSITIES.get if source == "density" else densities.data_set
-        targets = {name: of(name) for name in options.data}
-        setting = (targets, options.seed, options.num_iter, options.lr, options.batch_size, options.compile)
-        groups += [Group(source, k, *setting, Path(options.out) / f"from_{source}_l{k}") for k in options.num_layers]
-    records = run_groups(groups, options.jobs or min(os.cpu_count() or 1, len(groups)), progress)
+        targets = {name: TARGETS[name] for name in options.data}
+        points = {name: target.data_set() for name, target in targets.items()} if source == "samples" else {}
+        seeds = list(dict.fromkeys(options.seed))
+        setting = (targets, seeds, options.num_iter, options.lr, options.batch_size, options.compile)
+        groups += [
+            Group(source, k, *setting, Path(options.out) / f"from_{source}_l{k}", points=points)
+            for k in options.num_layers
+        ]
+    records = run_groups(groups, options.workers or min(os.cpu_count() or 1, len(groups)), progress)
     result = {"runs": records, "wall_seconds": time.perf_counter() - started}
     checkpoint.write_json(Path(options.out) / "result.json", result)
     return result
+
+
+def report(result: dict[str, Any]) -> str:
+    """The numbers of each flow, a line each."""
+    lines = [f"{'from':8} {'data':5} {'k':>3} {'seed':>5}  result in nats, ± standard error"]
+    for record in result["runs"]:
+        key = next((key for key in ("nll", "kl", "loss") if key in record), None)
+        text = f"{key} {record[key]['mean']:.4f} ± {record[key]['standard_error']:.4f}" if key else "not available"
+        gap = f", gap to the entropy {record['gap']:.4f}" if "gap" in record else ""
+        lines.append(
+            f"{record['source']:8} {record['data']:5} {record['num_layers']:3} {record['seed']:5}  {text}{gap}"
+        )
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -312,14 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = run(options)
     except (ValueError, FloatingPointError) as error:
         command_line.fail(error)
-    print(f"{'from':8} {'data':5} {'k':>3} {'seed':>5}  result in nats, ± standard error")
-    for record in result["runs"]:
-        name, value = ("nll", record["nll"]) if "nll" in record else ("kl", record["kl"])
-        gap = f", gap to the entropy {record['gap']:.4f}" if "gap" in record else ""
-        print(
-            f"{record['source']:8} {record['data']:5} {record['num_layers']:3} {record['seed']:5}"
-            f"  {name} {value['mean']:.4f} ± {value['standard_error']:.4f}{gap}"
-        )
+    print(report(result))
     print(f"{len(result['runs'])} flows in {result['wall_seconds']:.0f} s; everything is in {options.out}")
 
 

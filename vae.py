@@ -9,19 +9,21 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from simple_parsing import field as option
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 import data
 from lab import checkpoint, command_line
-from lab.device import compile_where_possible
+from lab.command_line import bookkeeping
+from lab.device import choose_device, compile_where_possible
 from lab.estimates import mean_and_error
+from lab.record import Record
 from question1.autoencoder import VAE, elbo, evaluate_elbo, kl_per_dimension, log_likelihood, path_elbo
 
 COMPILE_FROM = 10_000  # updates: in shorter runs, compiling would cost more time than it saves
@@ -35,24 +37,26 @@ CHOICES = {
 
 @dataclass
 class Hyperparameters:
-    """What a run depends on. The defaults are the assignment's."""
+    """The run. The defaults are the assignment's."""
 
-    dataset: str = "auto"  # auto, binarized_mnist, or digits (the stand-in that needs no download)
-    data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
+    # auto, binarized_mnist, digits (the stand-in that needs no download), or a file of your own, NAME.npz
+    dataset: str = "auto"
+    data: str = bookkeeping(default_factory=data.default_root)  # folder where data sets lie or are put
     epochs: int = 20  # passes over the training images
     latent_size: int = 100  # size L of the latent vector
     batch_size: int = 64  # images per update
     learning_rate: float = 3e-4  # Adam's step size; the peak of it with a one-cycle schedule
-    schedule: str = "constant"  # learning rate over training: constant, or one-cycle (Smith and Topin 2018)
-    posterior: str = "normal"  # q(z|x): normal, or planar (normal with a planar flow)
-    num_flows: int = 0  # number of planar layers of the posterior
-    gradient: str = "total"  # of the bound: total, or along the path of the draw only (Roeder et al. 2017)
-    num_samples: list[int] = field(default_factory=lambda: [200])  # K of each importance-sampling estimate
+    schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate (one-cycle: Smith and Topin 2018)
+    posterior: Literal["normal", "planar"] = "normal"  # q(z|x): normal, or normal with a planar flow
+    num_layers: int = option(default=0, alias=["--num_flows"])  # planar layers of the posterior
+    gradient: Literal["total", "path"] = "total"  # of the bound, or along the draw's path only (Roeder et al. 2017)
+    # K of each importance-sampling estimate of log p(x)
+    num_samples: list[int] = bookkeeping(default_factory=lambda: [200])
     input_dropout: float = 0.0  # share of the pixels that training hides from the encoder (Im et al. 2017)
     seed: int = 1  # of the initial weights, the order of the images and the noise
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
-    compile: str = "auto"  # torch.compile the loss: yes, no, or auto (long runs, where there is a compiler)
-    out: str = "runs/vae"  # folder of the run
+    compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the loss; auto: in long runs
+    out: str = bookkeeping("runs/vae")  # folder of the run
 
     def __post_init__(self) -> None:
         for name in ("epochs", "latent_size", "batch_size"):
@@ -64,8 +68,8 @@ class Hyperparameters:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.input_dropout < 1:
             raise ValueError(f"input_dropout must be in [0, 1), got {self.input_dropout}")
-        if self.num_flows < 0 or (self.num_flows > 0 and (self.posterior, self.gradient) != ("planar", "total")):
-            raise ValueError("num_flows above 0 needs posterior planar and gradient total")
+        if self.num_layers < 0 or (self.num_layers > 0 and (self.posterior, self.gradient) != ("planar", "total")):
+            raise ValueError("num_layers above 0 needs posterior planar and gradient total")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
@@ -122,58 +126,42 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
         The trained model, and per epoch the learning rate, the mean ELBO of the training batches and of the
         validation set (nats), and the seconds of training.
     """
-    device = command_line.choose_device(options.device)
+    device = choose_device(options.device)
     images, valid = splits.train.to(device), splits.valid.to(device)
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
-    vae = VAE(options.latent_size, images.shape[1], num_flows=options.num_flows).to(device)
+    vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers).to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.learning_rate, fused=True)
     updates = math.ceil(len(images) / options.batch_size) * options.epochs
     scheduler = _scheduler(optimizer, options, updates)
-    history: list[dict[str, float]] = []
-
-    path = Path(options.out) / "checkpoint.pt"
-    if state := checkpoint.load(path):
-        vae.load_state_dict(state["vae"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        generator.set_state(state["generator"])
-        history = state["history"]
+    state = checkpoint.Checkpoint(
+        Path(options.out) / "checkpoint.pt", vae=vae, optimizer=optimizer, scheduler=scheduler, generator=generator
+    )
+    history: list[dict[str, float]] = state.restore().get("history", [])
 
     compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
     objective = elbo if options.gradient == "total" else path_elbo
     objective = compile_where_possible(objective) if compiling else objective
     with (
-        SummaryWriter(options.out, purge_step=len(history)) as writer,
+        Record(Path(options.out), len(history), unit="epoch") as record,
         tqdm(total=options.epochs, initial=len(history), desc="training", unit=" epochs", disable=not progress) as bar,
     ):
         for epoch in range(len(history), options.epochs):
             started = time.perf_counter()
             learning_rate = scheduler.get_last_lr()[0]
             mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator)
-            record = {
-                "epoch": epoch + 1,
+            line = {
                 "learning_rate": learning_rate,
                 "train_elbo": mean_elbo.item(),
                 "seconds": time.perf_counter() - started,
                 "valid_elbo": evaluate_elbo(vae, valid).mean().item(),
             }
-            if not math.isfinite(record["train_elbo"]):
-                raise FloatingPointError(f"the ELBO is {record['train_elbo']} after epoch {epoch + 1}")
-            history.append(record)
-            for name in ("train_elbo", "valid_elbo", "learning_rate"):
-                writer.add_scalar(name, record[name], epoch + 1)
-            checkpoint.save(
-                path,
-                {
-                    "vae": vae.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "generator": generator.get_state(),
-                    "history": history,
-                },
-            )
-            bar.set_postfix(valid_elbo=f"{record['valid_elbo']:.2f}")
+            if not math.isfinite(line["train_elbo"]):
+                raise FloatingPointError(f"the ELBO is {line['train_elbo']} after epoch {epoch + 1}")
+            history.append({"epoch": epoch + 1, **line})
+            record.add(epoch + 1, **line)
+            state.save(history=history)
+            bar.set_postfix(valid_elbo=f"{line['valid_elbo']:.2f}")
             bar.update()
     return vae, history
 
@@ -201,7 +189,7 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
     """
     dataset, splits = data.load(options.dataset, options.data, options.seed)
     options = replace(options, dataset=dataset)
-    checkpoint.claim_folder(options.out, options, free=("data", "out", "num_samples"))
+    checkpoint.claim_folder(options.out, options, former={"num_flows": "num_layers"})
     vae, history = train(options, splits, progress)
     valid, test = (split.to(vae.decoder[0].weight.device) for split in splits[1:])
     path = Path(options.out) / "result.json"
@@ -223,6 +211,14 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
     return vae, splits, result
 
 
+def report(result: dict[str, Any]) -> str:
+    """The numbers of a result, as the command line prints them and the README quotes them."""
+    values = {"validation ELBO": result["valid_elbo"], "test ELBO": result["test_elbo"]}
+    values |= {f"test log p(x), K={k}": value for k, value in result["test_log_px"].items()}
+    lines = [f"{label:20} {value['mean']:.3f} ± {value['standard_error']:.3f} nats" for label, value in values.items()]
+    return "\n".join([f"{'data set':20} {result['dataset']}", *lines])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command_line.parse(Hyperparameters, "Train a VAE and estimate its log-likelihood.", argv)
@@ -230,11 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _, _, result = run(options)
     except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
         command_line.fail(error)
-    print(f"data set             {result['dataset']}")
-    for name, label in {"valid_elbo": "validation ELBO", "test_elbo": "test ELBO"}.items():
-        print(f"{label:20} {result[name]['mean']:.3f} ± {result[name]['standard_error']:.3f} nats")
-    for k, value in result["test_log_px"].items():
-        print(f"{f'test log p(x), K={k}':20} {value['mean']:.3f} ± {value['standard_error']:.3f} nats")
+    print(report(result))
     print(f"training took {result['train_seconds']:.1f} s; everything is in {options.out}")
 
 

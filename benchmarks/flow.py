@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import train
-from data import densities
+from data.densities import TARGETS
 from lab import checkpoint, command_line
 from question3 import stacked_flows
 
@@ -65,7 +65,7 @@ class TextbookLayer(nn.Module):
 def textbook(source: str, name: str, k: int, iterations: int) -> Callable[[], None]:
     layers = nn.ModuleList(TextbookLayer() for _ in range(k))
     optimizer = torch.optim.RMSprop(layers.parameters(), lr=5e-4, foreach=False)
-    points, energy = densities.data_set(name), densities.DENSITIES[name]
+    points, energy = TARGETS[name].data_set(), TARGETS[name].energy
 
     def run() -> None:
         for _ in range(iterations):
@@ -88,15 +88,16 @@ def textbook(source: str, name: str, k: int, iterations: int) -> Callable[[], No
 
 def ours(source: str, names: Sequence[str], k: int, iterations: int) -> Callable[[], None]:
     """What ``train.train_group`` does between two checkpoints."""
-    targets = {name: densities.DENSITIES[name] if source == "density" else densities.data_set(name) for name in names}
-    group = train.Group(source, k, targets, [1], iterations, 5e-4, BATCH, True, Path())
+    targets = {name: TARGETS[name] for name in names}
+    points = {name: target.data_set() for name, target in targets.items()}
+    group = train.Group(source, k, targets, [1], iterations, 5e-4, BATCH, True, Path(), points=points)
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     flows = [train.Flow(2, k) for _ in group.names]
     parameters = stacked_flows.stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     steps = [torch.zeros(()) for _ in parameters]
     update = stacked_flows.compile_update()
-    energies = tuple(targets.values()) if source == "density" else None
+    energies = tuple(target.energy for target in targets.values()) if source == "density" else None
     total = torch.zeros(len(flows))
 
     def run() -> None:
@@ -109,15 +110,15 @@ def ours(source: str, names: Sequence[str], k: int, iterations: int) -> Callable
 @contextlib.contextmanager
 def fresh_compiler_cache() -> Iterator[None]:
     """A compiler cache that is empty, for this process's children."""
-    held = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    previous = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         try:
             yield
         finally:
             os.environ.pop("TORCHINDUCTOR_CACHE_DIR")
-            if held is not None:
-                os.environ["TORCHINDUCTOR_CACHE_DIR"] = held
+            if previous is not None:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = previous
 
 
 def measure(num_iter: int, rounds: int, iterations: int, depths: Sequence[int] = (2, 8, 32)) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def measure(num_iter: int, rounds: int, iterations: int, depths: Sequence[int] =
         textbook_runs = {s: textbook(s, "arcs", k, iterations) for s in train.SOURCES}
         our_runs = {
             "one": ours("samples", ["arcs"], k, iterations),
-            "pair": ours("samples", list(densities.DENSITIES), k, iterations),
+            "pair": ours("samples", list(TARGETS), k, iterations),
         }
         milliseconds: dict[str, list[float]] = {name: [] for name in (*textbook_runs, *our_runs)}
         for turn in range(rounds + 1):
@@ -166,7 +167,12 @@ def measure(num_iter: int, rounds: int, iterations: int, depths: Sequence[int] =
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Options, "Time the training of planar flows against the textbook loop.", argv)
+    options = command_line.parse(
+        Options,
+        "Time the training of planar flows against the textbook loop.",
+        argv,
+        program="python -m benchmarks.flow",
+    )
     result = measure(options.num_iter, options.rounds, options.iterations)
     print(f"{'ms an update':14} {'textbook':>9} {'ours':>9} {'faster':>8} {'in pairs':>9}")
     for k, row in result["updates"].items():

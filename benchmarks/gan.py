@@ -3,14 +3,16 @@
     python -m benchmarks.gan
 
 times in turns, for each kind of configuration, a generator update (with its critic updates and the average) of the
-plain eager float32 loop and of the fast path: bfloat16, channels last, fused Adam and, on CUDA, the step as a graph.
-Beside it: the share of the device's own bfloat16 rate in matrix products that the fast path achieves, the memory, and
-the share of evaluation in a run. The plain loop is what one gets without asking: on CUDA its convolutions are allowed
-TF32, as torch comes. On a CPU the networks are narrow.
+plain eager float32 loop and of the fast path: channels last, fused Adam, bfloat16 where the device computes it natively
+and, on CUDA, the step as a graph. Beside it: which precision the fast path took, the share that it achieves of the
+device's own rate in matrix products of that precision, the memory, and the share of evaluation in a run. The plain loop
+is what one gets without asking: on CUDA its convolutions are allowed TF32, as torch comes. On a CPU the networks are
+narrow.
 """
 
 import dataclasses
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lab import checkpoint, command_line
+from lab.device import choose_device, native_bfloat16
 from question2 import image_gan, score
 from question2.configurations import CONFIGURATIONS
 
@@ -61,7 +64,7 @@ class Operations(TorchDispatchMode):
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Synchronise the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -75,10 +78,10 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def matrix_rate(device: torch.device) -> float:
-    """Operations a second of a large bfloat16 matrix product: the median of several."""
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product: the median of several."""
     n = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     times = [seconds(lambda: a @ b, device) for _ in range(12)][2:]
     return 2 * n**3 / statistics.median(times)
 
@@ -89,11 +92,12 @@ def measure(options: Options) -> dict[str, Any]:
     Raises:
         ValueError: There is no such device.
     """
-    device = command_line.choose_device(options.device)
+    device = choose_device(options.device)
     gpu = device.type == "cuda"
     updates = options.updates or (100 if gpu else 4)
     images = torch.randint(0, 256, (50_000 if gpu else 1000, 3, 32, 32), dtype=torch.uint8).to(device)
-    rate = matrix_rate(device)
+    precision = image_gan.precision(True, device)
+    rate = matrix_rate(device, getattr(torch, precision))
     kinds = {}
     for kind, name in KINDS.items():
         hp = CONFIGURATIONS[name]
@@ -102,11 +106,13 @@ def measure(options: Options) -> dict[str, Any]:
         runs: dict[str, Callable[[], None]] = {}
         memory = {}
         for path in ("plain", "fast"):
-            held = torch.cuda.memory_allocated(device) if gpu else 0
+            before = torch.cuda.memory_allocated(device) if gpu else 0
             if gpu:
                 torch.cuda.reset_peak_memory_stats(device)
             players = image_gan.Players(hp, device, path == "fast")
-            advance = image_gan.make_advance(hp, players, images, torch.zeros((), device=device))
+            real = images.contiguous(memory_format=torch.channels_last) if path == "fast" else images
+            bfloat16 = path == "fast" and precision == "bfloat16"
+            advance = image_gan.make_advance(hp, players, real, torch.zeros((), device=device), bfloat16)
             if path == "plain":
                 with Operations() as counter:
                     advance()
@@ -114,7 +120,7 @@ def measure(options: Options) -> dict[str, Any]:
             for _ in range(image_gan.GRAPH_WARMUP + 2 if gpu else 1):
                 runs[path]()
             wait(device)
-            memory[path] = (torch.cuda.max_memory_allocated(device) - held) / 1e9 if gpu else None
+            memory[path] = (torch.cuda.max_memory_allocated(device) - before) / 1e9 if gpu else None
         milliseconds: dict[str, list[float]] = {path: [] for path in runs}
         for _ in range(options.rounds):
             for path, run in runs.items():
@@ -133,14 +139,15 @@ def measure(options: Options) -> dict[str, Any]:
         }
     samples = options.eval_samples or (10_000 if gpu else 500)
     scorer = score.own_classifier(device=device)
-    sums = score.reference(scorer, images[:1000])
-    generator = players.averaged.eval()
-    evaluation = seconds(
-        lambda: score.score(scorer, sums, score.generated(generator, hp.dimz, samples, 0), device), device
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        eval_step = score.make_evaluation(scorer, images[:1000], hp.generator_dimz, folder)
+    real = score.batches(images, samples)
+    evaluation = seconds(lambda: eval_step(real, players.critic, players.averaged), device)
     between = 2000 * kinds["JSD"]["median"]["fast"] / 1e3
     return {
         "device": torch.cuda.get_device_name(device) if gpu else "CPU",
+        "precision": precision,
+        "native_bfloat16": native_bfloat16(device),
         "width": width,
         "batch_size": hp.batch_size,
         "rounds": options.rounds,
@@ -153,12 +160,16 @@ def measure(options: Options) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Options, "Time the training of GANs of images, plain and fast.", argv)
+    options = command_line.parse(
+        Options, "Time the training of GANs of images, plain and fast.", argv, program="python -m benchmarks.gan"
+    )
     try:
         result = measure(options)
     except ValueError as error:
         command_line.fail(error)
-    print(f"{result['device']}, width {result['width']}, batch {result['batch_size']}")
+    why = f"bfloat16 is {'' if result['native_bfloat16'] else 'not '}native here"
+    print(f"{result['device']}, width {result['width']}, batch {result['batch_size']}; ", end="")
+    print(f"the fast path computes in {result['precision']}: {why}")
     print(f"{'ms an update':20} {'plain':>9} {'fast':>9} {'faster':>8} {'of the matrix rate':>19}")
     for kind, row in result["kinds"].items():
         median = row["median"]

@@ -204,7 +204,9 @@ def measure(dataset: str, root: str, rounds: int, share: float, seed: int = 0) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Options, "Time the VAE against the textbook loop and the floor.", argv)
+    options = command_line.parse(
+        Options, "Time the VAE against the textbook loop and the floor.", argv, program="python -m benchmarks.vae"
+    )
     try:
         result = measure(options.dataset, options.data, options.rounds, options.share, options.seed)
     except (ValueError, data.DataUnavailableError) as error:

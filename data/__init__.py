@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
-from data.mnist import DataUnavailableError, Splits, binarized_mnist
+from data.mnist import DataUnavailableError, Splits, binarized_mnist, binary_file
 from data.stand_in import digit_images, digits
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LabelledImages",
     "Splits",
     "binarized_mnist",
+    "binary_file",
     "cifar10",
     "default_root",
     "digits",
@@ -35,8 +36,8 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
     """Load binary images by the name of their data set.
 
     Args:
-        name: ``binarized_mnist``, ``digits``, or ``auto``: the first, or with a warning the second where
-            the first cannot be had.
+        name: ``binarized_mnist``, ``digits``, a file of one's own (:func:`binary_file`), or ``auto``: the first, or
+            with a warning the second where the first cannot be had.
         root: Folder for data sets that are downloaded.
         seed: Split of the stand-in; the real data set comes with its own.
 
@@ -49,8 +50,10 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
     """
     if name == "digits":
         return "digits", digits(seed)
+    if name.endswith(".npz"):
+        return name, binary_file(name)
     if name not in ("auto", "binarized_mnist"):
-        raise ValueError(f"unknown data set {name!r}: choose auto, binarized_mnist or digits")
+        raise ValueError(f"unknown data set {name!r}: choose auto, binarized_mnist, digits or a file NAME.npz")
     try:
         return "binarized_mnist", binarized_mnist(root)
     except DataUnavailableError as error:

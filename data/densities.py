@@ -1,9 +1,11 @@
-"""The two targets of question 3: energies on the plane, exact samples, and the limits of any model of them.
+"""The targets of question 3: energies on the plane, exact samples, and the limits of any model of them.
 
 ``python -m data.densities`` draws the data sets that ship with the project again.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,6 @@ from torch import Tensor
 from lab.checkpoint import atomic_write
 
 HERE = Path(__file__).parent
-# Nats. The arcs are normalised by exp(-1.87750); no model has a lower expected negative log-likelihood
-# than the entropy. The sine's energy is flat along z1, so it cannot be normalised on the plane: its
-# entropy is that of the data, whose z1 is uniform on [-4, 4].
-LOG_Z = {"arcs": 1.87750}
-LOG_Z_STRIP = math.log(8 * 0.4 * math.sqrt(2 * math.pi))  # of the sine's energy on |z1| <= 4
-ENTROPY = {"arcs": 2.66001, "sine": math.log(8) + 0.5 * math.log(2 * math.pi * math.e * 0.4**2)}
 
 
 def density_arcs(z: Tensor) -> Tensor:
@@ -76,23 +72,67 @@ def sample_sine(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.stack([x, np.sin(2 * np.pi * x / 4) + rng.normal(scale=0.4, size=count)], axis=1)
 
 
-DENSITIES = {"arcs": density_arcs, "sine": density_sine}
-SAMPLERS = {"arcs": sample_arcs, "sine": sample_sine}
+@dataclass(frozen=True)
+class Target:
+    r"""A target of question 3, and what is known of it. This record is all that a new target needs.
+
+    Args:
+        name: What it is called on the command line and in results.
+        energy: Maps points ``(*, 2)`` to -log of the unnormalised density ``(*)``.
+        sampler: Draws points ``(count, 2)`` with NumPy's generator; None where nobody can, and then there are no
+            data, no likelihood and no gap.
+        log_z: Log of the normaliser in nats, of the density restricted as ``half_width`` says; None where unknown,
+            and then there is no divergence.
+        entropy: Of the data in nats, below which no expected negative log-likelihood lies; None where unknown.
+        half_width: Where the density cannot be normalised on the plane, the half width a of the strip
+            A = {\|z₁\| ≤ a} on which it is; None for the plane.
+    """
+
+    name: str
+    energy: Callable[[Tensor], Tensor]
+    sampler: Callable[[int, np.random.Generator], np.ndarray] | None = None
+    log_z: float | None = None
+    entropy: float | None = None
+    half_width: float | None = None
+
+    def draw(self, seed: int = 0, count: int = 10_000) -> np.ndarray:
+        """Points ``(count, 2)``, float32; the same seed gives the same ones.
+
+        Raises:
+            ValueError: The target has no sampler.
+        """
+        if self.sampler is None:
+            raise ValueError(f"{self.name} has no sampler, so there are no samples to learn from")
+        return self.sampler(count, np.random.default_rng(seed)).astype(np.float32)
+
+    def data_set(self) -> Tensor:
+        """The data set ``data_NAME``, float32, ``(10000, 2)``: the file that ships, or where there is none a draw."""
+        path = HERE / f"data_{self.name}.npy"
+        return torch.from_numpy(np.load(path) if path.exists() else self.draw())
 
 
-def data_set(name: str) -> Tensor:
-    """The data set ``data_arcs`` or ``data_sine``: 10,000 points, float32, ``(10000, 2)``."""
-    return torch.from_numpy(np.load(HERE / f"data_{name}.npy"))
-
-
-def draw(name: str, seed: int = 0, count: int = 10_000) -> np.ndarray:
-    """The points of a data set, drawn again: the same seed gives the same points."""
-    return SAMPLERS[name](count, np.random.default_rng(seed)).astype(np.float32)
+# The sine's energy is flat along z1, so it has no normaliser on the plane: what is known of it is of |z1| <= 4, where
+# the data are uniform along z1 and normal around the wave.
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("arcs", density_arcs, sample_arcs, log_z=1.87750, entropy=2.66001),
+        Target(
+            "sine",
+            density_sine,
+            sample_sine,
+            log_z=math.log(8 * 0.4 * math.sqrt(2 * math.pi)),
+            entropy=math.log(8) + 0.5 * math.log(2 * math.pi * math.e * 0.4**2),
+            half_width=4.0,
+        ),
+    )
+}
 
 
 if __name__ == "__main__":
-    for name in DENSITIES:
-        path = HERE / f"data_{name}.npy"
-        with atomic_write(path) as temporary:
-            np.save(temporary, draw(name))
-        print(path.name)
+    for target in TARGETS.values():
+        if target.sampler is not None:
+            path = HERE / f"data_{target.name}.npy"
+            with atomic_write(path) as temporary:
+                np.save(temporary, target.draw())
+            print(path.name)

@@ -70,6 +70,40 @@ def binarized_mnist(root: str | Path) -> Splits:
     return Splits(*(torch.from_numpy(np.unpackbits(packed[split], axis=1)) for split in SHA256))
 
 
+def binary_file(path: str | Path) -> Splits:
+    """Binary images of one's own.
+
+    Args:
+        path: An ``.npz`` file with the arrays ``train``, ``valid`` and ``test``, each ``(N, D)`` or ``(N, H, W)`` with
+            values 0 and 1, of any type; D = H · W is the same for all.
+
+    Returns:
+        The three splits, uint8, ``(N, D)``.
+
+    Raises:
+        DataUnavailableError: The file cannot be read, or holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "own.npz"
+        ...     np.savez(path, **{name: np.eye(4).reshape(4, 2, 2) for name in Splits._fields})
+        ...     binary_file(path).train.shape
+        torch.Size([4, 4])
+    """
+    try:
+        with np.load(path) as file:
+            arrays = [file[name] for name in Splits._fields]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataUnavailableError(f"{path} cannot be read ({error})") from None
+    for name, array in zip(Splits._fields, arrays, strict=True):
+        if array.ndim < 2 or not len(array) or array.shape[1:] != arrays[0].shape[1:]:
+            raise DataUnavailableError(f"{path}: {name} has shape {array.shape}, not images as in train")
+        if not np.isin(array, (0, 1)).all():
+            raise DataUnavailableError(f"{path}: {name} has values other than 0 and 1")
+    return Splits(*(torch.from_numpy(array.astype(np.uint8).reshape(len(array), -1)) for array in arrays))
+
+
 def checksum(packed: np.ndarray) -> str:
     """SHA-256 of the rows in lexicographic order."""
     return hashlib.sha256(packed[np.lexsort(packed.T[::-1])].tobytes()).hexdigest()

@@ -1,56 +1,69 @@
 """Does the fast path of training learn what the plain one learns? Both over the first updates of question 2.7."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import run_exp
-from experiments import gan as gan_study
-from experiments.gan import SEEDS
+from experiments import gan as study
+from experiments import gan_samples
+from experiments.options import Options
 from lab import figures
 from lab.estimates import spread
+from question2 import runs
+from question2.configurations import Management
 
 NAMES = ("cifar10-jsd-2", "cifar10-w1-3")  # one of each loss and of each bound on the critic
-SCALES = {
-    "full": "--dataset cifar10 --max_iters 2000 --log_every 50 --eval_every 2000 --final_samples 20000",
-    "reduced": f"--dataset cifar10 {gan_study.NARROW.format(16, 2000, 50, 2000)} --final_samples 20000",
-    "quick": f"--dataset digits --dimz 8 --batch_size 8 {gan_study.NARROW.format(4, 20, 5, 20)} --final_samples 100",
+SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "full": (
+        {"max_iters": 2000},
+        {"dataset": "cifar10", "log_every": 50, "eval_every": 2000, "final_samples": 20_000},
+    ),
+    "reduced": (
+        {"generator_dimh": 16, "critic_dimh": 16, "max_iters": 2000},
+        {
+            "dataset": "cifar10",
+            "scores": "classifier",
+            "log_every": 50,
+            "eval_every": 2000,
+            "final_samples": 20_000,
+        },
+    ),
+    "quick": (
+        {"generator_dimz": 8, "batch_size": 8, "generator_dimh": 4, "critic_dimh": 4, "max_iters": 20},
+        {"dataset": "digits", "scores": "classifier", "log_every": 5, "eval_every": 20, "final_samples": 100},
+    ),
 }
 
 
-def compare(out: Path, data_root: str, quick: bool, device: str = "auto") -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """The first updates of the fast path beside those of the plain one: from the same seed, and from others.
 
     Games of two networks amplify rounding, so curves of the same seed part as well. What is asked is whether the fast
     path parts from the plain one by more than two seeds of the plain one part from each other.
-
-    Args:
-        out: Folder of the runs, in ``gan_fast/plain`` and ``gan_fast/fast``, and of the ``figures``.
-        data_root, quick, device: As for :func:`gan_study.study`.
     """
-    scale = gan_study.choose_scale(quick, device)
-    flags = ["--data", data_root, "--device", device, *SCALES[scale].split()]
+    scale, seeds = study.choose_scale(options), options.seeds(study.SEEDS)
+    changes, managed = SCALES[scale]
+    management = Management(data_path=options.data, device=options.device, **managed)
 
-    def planned(path: str, fast: str, seeds: Sequence[int]) -> list[run_exp.Run]:
-        argv = ["--fast", fast, "--out", str(out / "gan_fast" / path), *flags, "--seed", *map(str, seeds)]
-        return [run for name in NAMES for run in run_exp.plan(["--config", name, *argv])]
+    def outcome(path: str, fast: Any, seeds: Sequence[int]) -> runs.Outcome:
+        place = replace(management, fast=fast, exp_path=str(Path(options.out) / "gan_fast" / path))
+        return runs.run_all([one for name in NAMES for one in runs.plan(name, seeds, place, **changes)])
 
-    plain, fast = planned("plain", "no", SEEDS), planned("fast", "yes", SEEDS[:1])
-    results = {path: run_exp.run_all(runs) for path, runs in (("plain", plain), ("fast", fast))}
-    images = run_exp.load_images(plain[0].management)
-    rows = []
-    for run in fast:
-        others = [other for other in plain if other.name == run.name]
-        found = [results["fast"][run.folder.name], *(results["plain"][other.folder.name] for other in others)]
-        rows.append({"name": run.name, "loss": run.hp.loss_type} | compare_curves(found, images.scorer.names[1]))
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    draw(out / "figures" / "gan_fast_curves.svg", rows)
-    held = gan_study.frame(plain[0], images, scale)
-    held["full_options"]["max_iters"] = plain[0].hp.max_iters  # the full comparison is of the first updates too
-    return {**held, "seeds": list(SEEDS), "runs": rows}
+    plain, fast = outcome("plain", "no", seeds), outcome("fast", "yes", seeds[:1])
+    assert plain.images is not None
+    fid_name, rows = gan_samples.network_of(plain.images).names[1], []
+    for one in fast.runs:
+        others = [plain.results[other.label] for other in plain.runs if other.name == one.name]
+        row = compare_curves([result or {} for result in (fast.results[one.label], *others)], fid_name)
+        rows.append({"name": one.name, "loss": one.hp.loss_type, **row})
+    draw(options.figures / "gan_fast_curves.svg", rows)
+    frame = study.frame(plain, scale)
+    frame["full_options"]["max_iters"] = plain.runs[0].hp.max_iters  # the full comparison is of the first updates too
+    return {**frame, "seeds": list(seeds), "runs": rows}
 
 
 def compare_curves(results: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:

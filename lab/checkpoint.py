@@ -1,15 +1,17 @@
-"""Files that are whole or not there, and run folders that belong to one configuration."""
+"""Files that are whole or not there, checkpoints of named parts, and run folders that belong to one configuration."""
 
 import contextlib
 import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from lab.command_line import determining
 
 
 @contextlib.contextmanager
@@ -52,30 +54,93 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
-    """Save a checkpoint of tensors and plain values, atomically."""
+    """Save tensors and plain values, atomically."""
     with atomic_write(path) as temporary:
         torch.save(state, temporary)
 
 
-def as_float16(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A network's state to keep when training is over, in half the bytes; loading it makes it float32 again."""
-    return {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
-
-
 def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """Load a checkpoint, or return None where there is none yet."""
+    """Load what :func:`save` wrote, or return None where there is none yet."""
     if not Path(path).exists():
         return None
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] = ()) -> None:
+class Checkpoint:
+    """A run's checkpoint: parts that are named once, and saved and restored by those names.
+
+    Args:
+        path: The file.
+        parts: Name to what changes in training: anything with ``state_dict`` and ``load_state_dict``, tensors and
+            random generators (restored in place), or sequences of these.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     weight = torch.ones(1)
+        ...     checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", weight=weight)
+        ...     before = checkpoint.restore()
+        ...     checkpoint.save(step=3)
+        ...     _ = weight.zero_()
+        ...     before, checkpoint.restore(), weight
+        ({}, {'step': 3}, tensor([1.]))
+    """
+
+    def __init__(self, path: str | os.PathLike, **parts: Any) -> None:
+        self.path, self.parts = Path(path), parts
+
+    def save(self, **values: Any) -> None:
+        """Save the parts as they are now, and plain values beside them."""
+        save(self.path, {**{name: _state(part) for name, part in self.parts.items()}, **values})
+
+    def restore(self) -> dict[str, Any]:
+        """Give the parts their saved state; returns the plain values, none where there is no checkpoint yet."""
+        state = load(self.path) or {}
+        for name, part in self.parts.items():
+            if name in state:
+                _restore(part, state.pop(name))
+        return state
+
+
+def _state(part: Any) -> Any:
+    if isinstance(part, torch.Tensor):
+        return part.detach()
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    return [_state(each) for each in part] if isinstance(part, (list, tuple)) else part.state_dict()
+
+
+def _restore(part: Any, state: Any) -> None:
+    if isinstance(part, torch.Tensor):
+        part.copy_(state)
+    elif isinstance(part, torch.Generator):
+        part.set_state(state)
+    elif isinstance(part, (list, tuple)):
+        for each, of_each in zip(part, state, strict=True):
+            _restore(each, of_each)
+    else:
+        part.load_state_dict(state)
+
+
+def as_float16(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A network's state to keep when training is over: parameters in half the bytes, other buffers as they are.
+
+    ``load_state_dict`` makes it float32 again.
+    """
+    parameters = dict(network.named_parameters())
+    return {name: value.half() if name in parameters else value for name, value in network.state_dict().items()}
+
+
+def claim_folder(
+    folder: str | os.PathLike, *options: Any, former: Mapping[str, str] | None = None, **more: Any
+) -> None:
     """Reserve a run's folder for one configuration by writing it to ``config.json`` there.
 
     Args:
         folder: The run's output folder, made if it is missing.
-        config: A dataclass or a dictionary. Started again with the same values, a run goes on where it stopped.
-        free: Fields that may differ between two starts of the same run, because no number depends on them.
+        options: Dataclasses. Started again with the same values, a run goes on where it stopped; fields that are
+            ``bookkeeping`` may differ.
+        former: Names that fields had in files of earlier versions, to today's.
+        more: Further values that must be the same.
 
     Raises:
         ValueError: The folder holds another configuration's run, or files but no ``config.json``, or nothing can be
@@ -83,12 +148,13 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
     """
     folder = Path(folder)
     path = folder / "config.json"
-    fields = {} if isinstance(config, dict) else {f.name: f.default for f in dataclasses.fields(config)}
-    values = json.loads(json.dumps(dataclasses.asdict(config) if fields else config, default=str))
+    fixed = {name for group in options for name in determining(group)} | set(more)
+    values = _plain({**{name: value for group in options for name, value in vars(group).items()}, **more})
     if path.exists():
+        written = {(former or {}).get(name, name): value for name, value in json.loads(path.read_text()).items()}
         # A field that was added later had its default when the run began.
-        held = fields | json.loads(path.read_text())
-        other = [f"{k}={held[k]}" for k in values if k not in free and k in held and held[k] != values[k]]
+        previous = {**_defaults(options), **written}
+        other = [f"{k}={previous[k]}" for k in values if k in fixed and k in previous and previous[k] != values[k]]
         if other:
             raise ValueError(f"{folder} holds a run with {', '.join(other)}; choose another --out")
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -97,3 +163,18 @@ def claim_folder(folder: str | os.PathLike, config: Any, free: tuple[str, ...] =
         write_json(path, values)
     except OSError as error:
         raise ValueError(f"{folder} cannot be written to ({error.strerror})") from None
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON gives them back."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def _defaults(options: Sequence[Any]) -> dict[str, Any]:
+    values = {}
+    for field in (field for group in options for field in dataclasses.fields(group)):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+    return _plain(values)

@@ -1,4 +1,4 @@
-"""torch.compile where this machine can, the same code uncompiled where it cannot."""
+"""The machine: which device, what it computes natively, and torch.compile where it can."""
 
 import os
 import shutil
@@ -6,6 +6,36 @@ import sys
 from collections.abc import Callable
 
 import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device; ``auto`` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {name!r} here ({str(error).splitlines()[0]})") from None
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 natively: CUDA from capability 8.0, a CPU with AVX-512 BF16 or AMX.
+
+    Elsewhere bfloat16 is emulated, and slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False  # bfloat16 instructions come with AVX-512 alone
+    # torch has no public question for these; where it lacks one of them, the answer is no.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
 def has_compiler() -> bool:

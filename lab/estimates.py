@@ -1,4 +1,4 @@
-"""Means with what they may be off by: over samples, and over seeds."""
+"""Means and how uncertain they are: standard errors over samples, deviations over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def mean_and_error(values: Tensor) -> dict[str, float]:
-    """The mean of values ``(N,)`` and its standard error, in their unit."""
+    """The mean of values ``(N,)`` and its standard error, their deviation over √N, in their unit."""
     values = values.double()
     return {"mean": values.mean().item(), "standard_error": (values.std() / math.sqrt(len(values))).item()}
 
@@ -23,3 +23,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     """
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "deviation": deviation, "values": list(values)}
+
+
+def format_spread(entry: dict[str, Any], mean: str = ".2f", deviation: str | None = None) -> str:
+    """A :func:`spread` as text.
+
+    Example:
+        >>> format_spread(spread([1.0, 3.0]))
+        '2.00 ± 1.41'
+    """
+    after = "" if entry["deviation"] is None else f" ± {entry['deviation']:{deviation or mean}}"
+    return f"{entry['mean']:{mean}}{after}"

@@ -1,5 +1,6 @@
 """The figures' common look, and pictures of images. Writers keep nothing half-written."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,8 +49,15 @@ def figure(path: str | Path, columns: int = 1, size: tuple[float, float] = (3.2,
 
 
 def image_grid(path: str | Path, images: Tensor, columns: int, scale: int = 3) -> None:
-    """Save images ``(N, 784)`` with values in [0, 1] as a grid, dark ink on white, enlarged without smoothing."""
-    grid = make_grid(images.detach().cpu().float().view(-1, 1, 28, 28), nrow=columns, padding=1)
+    """Save square images ``(N, D)`` with values in [0, 1] as a grid, dark ink on white, enlarged without smoothing.
+
+    Raises:
+        ValueError: D is no square.
+    """
+    side = math.isqrt(images.shape[1])
+    if side**2 != images.shape[1]:
+        raise ValueError(f"{images.shape[1]} pixels make no square image")
+    grid = make_grid(images.detach().cpu().float().view(-1, 1, side, side), nrow=columns, padding=1)
     enlarged = torch.repeat_interleave(torch.repeat_interleave(1 - grid, scale, dim=1), scale, dim=2)
     with atomic_write(path) as temporary:
         save_image(enlarged, temporary)

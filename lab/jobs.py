@@ -1,16 +1,17 @@
 """Runs as jobs: processes on this machine or a Slurm cluster, through submitit.
 
-A job that dies half way, by a signal, a time limit or pre-emption, is handed in again and goes on from its run's
-checkpoint.
+A job that dies half way, by a signal, a time limit or pre-emption, is resubmitted; what it does must go on from a
+checkpoint of its own.
 """
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import submitit
 from tqdm.auto import tqdm
@@ -20,14 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Resources:
-    """What each job asks for. It plays a part only with an executor of jobs."""
+    """Jobs: where runs are done, and what each asks for."""
 
-    executor: str = "none"  # none: in this process; local: jobs as processes of this machine; slurm: a cluster
+    # none: in this process; local: jobs as processes of this machine; slurm: a cluster
+    executor: Literal["none", "local", "slurm"] = "none"
     parallel: int = 0  # jobs at once; 0 for as many as there are
-    job_minutes: int = 24 * 60  # time limit of a job; one that reaches it is handed in again
-    job_cpus: int = 1  # cores
-    job_gpus: int = 0  # GPUs
-    job_memory: int = 0  # memory in GB; 0 for the cluster's default
+    job_minutes: int = 24 * 60  # time limit of a job, which is resubmitted when it reaches it
+    job_cpus: int = 1  # cores of a job
+    job_gpus: int = 0  # GPUs of a job
+    job_memory: int = 0  # memory of a job in GB; 0 for the cluster's default
     partition: str = ""  # Slurm's partition; left empty, the default one
     tries: int = 4  # how often a run that dies is started, at most
 
@@ -41,19 +43,16 @@ class Resources:
 
 @dataclass
 class Task:
-    """One run in a job: a command line of ``run_exp.py`` with one configuration and one seed."""
+    """A function and its arguments, both such as can be pickled."""
 
-    argv: list[str]
+    function: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
 
     def __call__(self) -> None:
-        import run_exp
-
-        results = run_exp.run_all(run_exp.plan(self.argv), progress=False)
-        if None in results.values():
-            raise TimeoutError("time was up (--max_minutes): the same command goes on")
+        self.function(*self.arguments)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """What is handed in again at a time limit or pre-emption: the same, since the run keeps its own checkpoint."""
+        """What is resubmitted at a time limit or pre-emption: the same, since a run keeps its own checkpoint."""
         return submitit.helpers.DelayedSubmission(self)
 
 
@@ -72,9 +71,9 @@ def make_executor(folder: Path, resources: Resources, parallel: int) -> submitit
     Raises:
         ValueError: There is no Slurm here.
     """
-    held = os.environ.get("PYTHONPATH")
-    if str(ROOT) not in (held or "").split(os.pathsep):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), held]))
+    previous = os.environ.get("PYTHONPATH")
+    if str(ROOT) not in (previous or "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), previous]))
     try:
         executor = submitit.AutoExecutor(
             folder=str(folder / "%j"), cluster=resources.executor, slurm_max_num_timeout=resources.tries - 1
@@ -99,17 +98,17 @@ def make_executor(folder: Path, resources: Resources, parallel: int) -> submitit
 def run_jobs(
     tasks: dict[str, Task], folder: Path, resources: Resources, progress: bool = True, poll: float = 1.0
 ) -> dict[str, str]:
-    """Do tasks as jobs, and hand in again those that die.
+    """Do tasks as jobs, and resubmit those that die.
 
     Args:
-        tasks: The run's name to what it does.
+        tasks: Name to what is done.
         folder: Where submitit keeps the jobs' files and logs.
         resources: What each asks for, and how many at once.
         progress: Show how many are done.
         poll: Seconds between two looks.
 
     Returns:
-        The runs that failed, and why: an error in the run, or too many deaths.
+        The names of those that failed, and why: an error in the task, or too many deaths.
 
     Raises:
         ValueError: There is no such cluster here, or it refuses the jobs.
@@ -125,15 +124,14 @@ def run_jobs(
             room = len(waiting) if resources.executor == "slurm" else parallel - len(running)
             batch, waiting = waiting[:room], waiting[room:]
             if batch:
-                jobs = hand_in(executor, batch)
-                for entry, job in zip(batch, jobs, strict=True):
+                for entry, job in zip(batch, submit(executor, batch), strict=True):
                     entry.job, entry.tries, entry.gone = job, entry.tries + 1, 0
                 running += batch
             for entry in [entry for entry in running if ended(entry)]:
                 running.remove(entry)
                 why = failure(entry.job)
                 if why == "died" and entry.tries < resources.tries:
-                    tqdm.write(f"{entry.name} died and is handed in again", file=sys.stderr)
+                    tqdm.write(f"{entry.name} died and is resubmitted", file=sys.stderr)
                     waiting.append(entry)
                     continue
                 if why:
@@ -143,7 +141,7 @@ def run_jobs(
     return failed
 
 
-def hand_in(executor: submitit.AutoExecutor, batch: list[_Entry]) -> list[submitit.Job]:
+def submit(executor: submitit.AutoExecutor, batch: list[_Entry]) -> list[submitit.Job]:
     """Submit entries, with Slurm as one array.
 
     Raises:

@@ -24,7 +24,7 @@ class VAE(nn.Module):
         latent_size: Size L of the latent vector.
         image_size: Number of pixels.
         width: Size of the hidden layers.
-        num_flows: Number of planar layers that transform the draw from the normal distribution. Their parameters
+        num_layers: Number of planar layers that transform the draw from the normal distribution. Their parameters
             are further outputs of the encoder, for each image its own.
 
     Source:
@@ -37,17 +37,17 @@ class VAE(nn.Module):
         (torch.Size([5, 8]), torch.Size([5, 8]))
     """
 
-    def __init__(self, latent_size: int = 100, image_size: int = 784, width: int = 300, num_flows: int = 0) -> None:
+    def __init__(self, latent_size: int = 100, image_size: int = 784, width: int = 300, num_layers: int = 0) -> None:
         super().__init__()
         self.latent_size = latent_size
-        self.num_flows = num_flows
-        self.encoder = _perceptron(image_size, width, 2 * latent_size + num_flows * (2 * latent_size + 1))
+        self.num_layers = num_layers
+        self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
 
     def posterior(self, x: Tensor) -> "Posterior":
         """The approximate posterior q(z|x) of images ``(B, 784)``."""
         size = self.latent_size
-        mean, logvar, *flows = self.encoder(x).split([size, size] + self.num_flows * [size, size, 1], dim=1)
+        mean, logvar, *flows = self.encoder(x).split([size, size] + self.num_layers * [size, size, 1], dim=1)
         layers = zip(flows[0::3], flows[1::3], flows[2::3], strict=True)
         return Posterior(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
 

@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib import animation
 from matplotlib.axes import Axes
 
-from dirac import Trajectory
+from dirac import Game, Trajectory
 from lab import figures
 from lab.checkpoint import atomic_write
 from question2 import dirac_theory
-from question2.dirac_theory import Game
 
 STEPS_SHOWN = 1500  # updates in the pictures over time, enough for some turns of the slowest game
 
@@ -161,6 +160,9 @@ def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: in
                 axes.set_title(f"{title}, update {end - 1}")
                 return line, dot, average
 
+            draw(frames)
+            drawing.canvas.draw()
+            drawing.set_layout_engine("none")  # found once, the layout holds for every frame
             film = animation.FuncAnimation(drawing, draw, frames=ends, blit=False)
             writer = animation.FFMpegWriter(fps=25) if suffix == ".mp4" else animation.PillowWriter(fps=25)
             with atomic_write(path) as temporary:

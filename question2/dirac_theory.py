@@ -18,32 +18,12 @@ Sources: Mescheder et al. (2018), Which training methods for GANs do actually co
 import cmath
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
-
-@dataclass(frozen=True)
-class Game:
-    """A configuration of the dirac game. Learning rates are step sizes h of plain gradient descent."""
-
-    loss_type: str = "JSD"
-    reg_type: str | None = None
-    reg_cf: float = 0.1
-    alpha_ema: float | None = None
-    target: float = 0.0
-    generator_lr: float = 0.1
-    critic_lr: float = 0.1
-    critic_wd: float = 0.0
-    generator_wd: float = 0.0
-    critic_inner_iters: int = 1
-
-    @property
-    def slope(self) -> float:
-        """The field's b at an equilibrium: 1 for W1, ½σ(0) = ¼ for JSD."""
-        return 1.0 if self.loss_type == "W1" else 0.25
+from dirac import Game, Trajectory, measure
 
 
 def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -117,8 +97,8 @@ def linear_amplitude(game: Game, start: tuple[np.ndarray, np.ndarray], updates: 
     return float(np.median(largest))
 
 
-def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> dict[str, Any]:
-    """What the eigenvalues say about games from some starting points (ψ₀, θ).
+def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> dict[str, Any] | None:
+    """What the eigenvalues say about games from some starting points (ψ₀, θ); nothing about optimisers but SGD.
 
     Without a penalty, or with R1, one update is :func:`alternating` near the equilibrium, with eigenvalue
     μ = exp(-rate + 2πi/period). With GP, each side of ψ₀ = 0 is such a spiral, but about a centre of its own, at
@@ -132,6 +112,8 @@ def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> d
         where the game circles, and the eigenvalues as pairs of real and imaginary part in continuous time (``flow``)
         and per update (``update``).
     """
+    if game.optimizer != "SGD":
+        return None
     flow, mu = rotation(game, jacobian(game), np.real), rotation(game, alternating(game), abs)
     rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
     period = 2 * math.pi / angle if angle > 1e-9 else None
@@ -163,3 +145,10 @@ def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> d
 def averaging_gain(alpha: float, mu: complex) -> float:
     r"""What a moving average leaves of a rotation μᵗ: \|(1 - α) / (1 - α/μ)\|, a low-pass filter's gain."""
     return abs((1 - alpha) / (1 - alpha / mu))
+
+
+def compare(game: Game, trajectory: Trajectory) -> dict[str, Any]:
+    """Prediction and measurement of one configuration side by side, for the table."""
+    start = (trajectory.psi[0, 0], trajectory.theta[0])
+    predicted = predict(game, start, updates=len(trajectory.theta) - 1)
+    return {"predicted": predicted, "measured": measure(trajectory, game)}

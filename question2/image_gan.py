@@ -5,22 +5,21 @@ parameters to the bit. On CUDA some of cuDNN's sums have no fixed order, and the
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
-from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
-from gan import make_train_step
+from gan import EVAL_SEED, make_train_step, refresh_batch_norm
 from lab import checkpoint
+from lab.device import native_bfloat16
+from lab.record import Record
 from model import Critic, Generator
 from question2.configurations import Hyperparameters, Management
 
@@ -49,27 +48,26 @@ class Players:
     Args:
         hp: The run's hyper-parameters.
         device: Where the networks live.
-        fast: bfloat16 autocast, channels-last weights and fused optimisers.
+        fast: Channels-last weights and fused optimisers.
     """
 
     def __init__(self, hp: Hyperparameters, device: torch.device, fast: bool) -> None:
         torch.manual_seed(hp.seed)
         torch.backends.cudnn.benchmark = fast  # batches have one shape: trying every algorithm once pays
-        self.generator = Generator(hp.dimz, hp.generator_dimh, hp.batch_size).to(device)
-        self.critic = Critic(hp.critic_dimh, hp.spectral_norm).to(device)
+        layout = torch.channels_last if fast else torch.contiguous_format
+        self.generator = Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(device, memory_format=layout)
+        self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(device, memory_format=layout)
         self.averaged = copy.deepcopy(self.generator)
         capturable = fast and device.type == "cuda"
-        betas = (hp.beta1, hp.beta2)
         self.generator_optim, self.critic_optim = (
-            torch.optim.Adam(m.parameters(), lr, betas, weight_decay=wd, fused=fast, capturable=capturable)
-            for m, lr, wd in (
-                (self.generator, hp.generator_lr, hp.generator_wd),
-                (self.critic, hp.critic_lr, hp.critic_wd),
+            torch.optim.Adam(m.parameters(), lr, tuple(betas), weight_decay=wd, fused=fast, capturable=capturable)
+            if hp.optimizer == "Adam"
+            else torch.optim.SGD(m.parameters(), lr, weight_decay=wd, fused=fast)
+            for m, lr, betas, wd in (
+                (self.generator, hp.generator_lr, hp.generator_betas, hp.generator_wd),
+                (self.critic, hp.critic_lr, hp.critic_betas, hp.critic_wd),
             )
         )
-        if fast:
-            for network in (self.generator, self.critic, self.averaged):
-                run_in_bfloat16(network)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all five."""
@@ -80,14 +78,12 @@ class Players:
             part.load_state_dict(state[name])
 
 
-def run_in_bfloat16(network: nn.Module) -> None:
-    """Make a network's passes use bfloat16 and channels-last convolutions; parameters and output stay float32.
+def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
+    """A network's passes with bfloat16 convolutions; parameters and output stay float32.
 
     Each pass is an autocast region of its own, because weights that it had cast would be stale after an update.
     Spectrally normalised weights are computed before it, in float32: their singular values are what is asked for.
     """
-    network.to(memory_format=torch.channels_last)
-    forward = network.forward
     device_type = next(network.parameters()).device.type
 
     def cast(*inputs: Tensor) -> Tensor:
@@ -96,27 +92,28 @@ def run_in_bfloat16(network: nn.Module) -> None:
                 if nn.utils.parametrize.is_parametrized(module):
                     _ = module.weight
             with torch.autocast(device_type, torch.bfloat16):
-                return forward(*inputs).float()
+                return network(*inputs).float()
 
-    network.forward = cast  # type: ignore[method-assign]
+    return cast
 
 
-def make_advance(hp: Hyperparameters, players: Players, images: Tensor, total: Tensor) -> Callable[[], None]:
+def precision(fast: bool, device: torch.device) -> str:
+    """The precision of a run's passes: bfloat16 on the fast path where the device computes it natively."""
+    return "bfloat16" if fast and native_bfloat16(device) else "float32"
+
+
+def make_advance(
+    hp: Hyperparameters, players: Players, images: Tensor, total: Tensor, bfloat16: bool = False
+) -> Callable[[], None]:
     """One generator update with its critic updates and the average; the metric is added to ``total``."""
-    step = make_train_step(hp.loss_type, hp.critic_inner_iters, hp.reg_type, hp.reg_cf, hp.alpha_ema)
+    step = make_train_step(
+        hp.loss_type, hp.critic_inner_iters, hp.critic_reg_type, hp.critic_reg_cf, hp.generator_alpha_ema
+    )
     batches = Batches(images, hp.batch_size)
+    critic, generator = (in_bfloat16(m) if bfloat16 else m for m in (players.critic, players.generator))
 
     def advance() -> None:
-        total.add_(
-            step(
-                batches,
-                players.critic,
-                players.critic_optim,
-                players.generator,
-                players.averaged,
-                players.generator_optim,
-            )
-        )
+        total.add_(step(batches, critic, players.critic_optim, generator, players.averaged, players.generator_optim))
 
     return advance
 
@@ -147,25 +144,27 @@ class Graphed:
 
 
 @torch.no_grad()
-def refresh_average(players: Players, hp: Hyperparameters, batches: int = 100) -> Generator:
-    """The averaged generator with batch-norm statistics of its own weights, or the generator's copy without average.
+def as_kept(generator: Generator) -> Generator:
+    """A copy of a generator as :func:`load_generator` gives it back, in evaluation mode.
 
-    Averages of weights and averages of activations do not go together, so the statistics are taken anew from noise.
-    Training's random numbers are left as they were.
+    Parameters are rounded to float16, then the batch-norm statistics taken anew. What is scored is such a copy, so
+    that the scores are those of the file.
     """
-    device = next(players.averaged.parameters()).device
-    if hp.alpha_ema is None:
-        players.averaged.load_state_dict(players.generator.state_dict())
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(hp.seed)
-        noise = (players.averaged.draw_noise(hp.batch_size) for _ in range(batches))
-        update_bn(noise, players.averaged)
-    return players.averaged.eval()
+    copied = copy.deepcopy(generator).to(memory_format=torch.contiguous_format)
+    for parameter in copied.parameters():
+        parameter.copy_(parameter.half())
+    refresh_batch_norm(copied, copied.dimz)
+    return copied.eval()
+
+
+def averaged_of(players: Players, hp: Hyperparameters) -> Generator:
+    """The generator that a run is about: the averaged one, or the trained one where no average is kept."""
+    return players.generator if hp.generator_alpha_ema is None else players.averaged
 
 
 def save_generator(path: Path, generator: Generator, hp: Hyperparameters) -> None:
-    """Keep a trained generator by itself, as float16."""
-    sizes = {"dimz": hp.dimz, "dimh": hp.generator_dimh}
+    """Keep a generator that :func:`as_kept` returned by itself, its parameters as float16."""
+    sizes = {"dimz": hp.generator_dimz, "dimh": hp.generator_dimh}
     checkpoint.save(path, {**sizes, "network": checkpoint.as_float16(generator)})
 
 
@@ -182,59 +181,12 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
 
 
 @torch.no_grad()
-def sample_grid(path: Path, generator: Generator, hp: Hyperparameters, count: int = 64) -> None:
-    """Images of the same noise each time, on a grid."""
-    noise = torch.randn(count, hp.dimz, generator=torch.Generator().manual_seed(hp.seed))
+def sample_grid(path: Path, generator: Generator, count: int = 64) -> None:
+    """Images of the same noise each time, in every run, on a grid."""
+    noise = torch.randn(count, generator.dimz, generator=torch.Generator().manual_seed(EVAL_SEED))
     images = generator(noise.to(next(generator.parameters()).device)).cpu()
     with checkpoint.atomic_write(path) as temporary:
         save_image(images, temporary, nrow=int(count**0.5), normalize=True, value_range=(-1, 1))
-
-
-class Record:
-    """A run's lines of metrics: ``metrics.jsonl``, TensorBoard and ``log.txt``, cut back to where the run goes on.
-
-    Args:
-        folder: The run's folder.
-        step: The update that the run goes on from; what was written later is dropped, since it will come again.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.lines = [line for line in map(_parsed, lines) if line and line["step"] <= step]
-        with checkpoint.atomic_write(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        self.metrics: TextIO = self.path.open("a")
-        self.log: TextIO = (folder / "log.txt").open("a")
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
-
-    def __enter__(self) -> "Record":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for part in (self.metrics, self.log, self.writer):
-            part.close()
-
-    def add(self, step: int, **values: float) -> None:
-        """One line of numbers."""
-        line = {"step": step, **values}
-        self.lines.append(line)
-        self.metrics.write(json.dumps(line) + "\n")
-        self.metrics.flush()
-        self.say(f"update {step}: " + ", ".join(f"{name} {value:.5g}" for name, value in values.items()))
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def say(self, text: str) -> None:
-        self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        self.log.flush()
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
-        return None
 
 
 def use_fast(management: Management, device: torch.device) -> bool:
@@ -242,12 +194,31 @@ def use_fast(management: Management, device: torch.device) -> bool:
     return management.fast == "yes" or (management.fast == "auto" and device.type == "cuda")
 
 
+class RandomState:
+    """Torch's global random numbers on the CPU and on the device that trains, as a part of a checkpoint."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        return state | ({"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        torch.set_rng_state(state["cpu"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
+
+
+Evaluate = Callable[[Critic, Generator, Generator, bool], dict[str, float]]
+
+
 def train(
     hp: Hyperparameters,
     management: Management,
     images: Tensor,
     folder: Path,
-    evaluate: Callable[[Generator, bool], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     deadline: float = math.inf,
     label: str = "",
     progress: bool = True,
@@ -259,7 +230,8 @@ def train(
         management: How often things are written, and ``fast``.
         images: uint8, ``(N, 3, 32, 32)``, on the device that trains.
         folder: Where the run lives.
-        evaluate: Scores of a generator, called with it and with whether training is over.
+        evaluate: Numbers of an evaluation, from the critic, the generator that is kept and the trained one, both
+            :func:`as_kept`, and whether training is over.
         deadline: The moment of ``time.monotonic`` at which to stop with a checkpoint.
         label: The progress bar's.
         progress: Show it.
@@ -272,29 +244,13 @@ def train(
     players = Players(hp, device, fast)
     images = images.contiguous(memory_format=torch.channels_last) if fast else images
     total = torch.zeros((), device=device)
-    step, seconds = 0, 0.0
-    path = folder / "checkpoint.pt"
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
-    if state := checkpoint.load(path):
-        players.load_state_dict(state["players"])
-        step, seconds = state["step"], state["seconds"]
-        total.copy_(state["total"])
-        _set_random_state(state["random"], device)
+    state = checkpoint.Checkpoint(folder / "checkpoint.pt", players=players, total=total, random=RandomState(device))
+    done = state.restore()
+    step, seconds = done.get("step", 0), done.get("seconds", 0.0)
 
-    def save() -> None:
-        checkpoint.save(
-            path,
-            {
-                "players": players.state_dict(),
-                "step": step,
-                "seconds": seconds,
-                "total": total,
-                "random": _random_state(device),
-            },
-        )
-
-    advance = make_advance(hp, players, images, total)
+    advance = make_advance(hp, players, images, total, precision(fast, device) == "bfloat16")
     advance = Graphed(advance) if fast and device.type == "cuda" else advance
     saved = time.monotonic()
     with (
@@ -319,25 +275,14 @@ def train(
                 record.add(step, metric=metric / count, seconds=seconds)
                 total.zero_()
             if step == until and (step % management.eval_every == 0 or last):
-                generator = refresh_average(players, hp)
-                sample_grid(folder / f"samples_{step:06}.png", generator, hp)
+                kept = as_kept(averaged_of(players, hp))
+                sample_grid(folder / f"samples_{step:06}.png", kept)
                 if evaluate:
-                    record.add(step, **evaluate(generator, last))
+                    record.add(step, **evaluate(players.critic, kept, as_kept(players.generator), last))
             if last or time.monotonic() - saved >= 60 * management.checkpoint_minutes:
-                save()
+                state.save(step=step, seconds=seconds)
                 saved = time.monotonic()
         if step < hp.max_iters:
-            save()
+            state.save(step=step, seconds=seconds)
             record.say(f"stopped at update {step}, time is up")
     return players, record.lines, step
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

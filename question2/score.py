@@ -10,21 +10,20 @@ time-scale update rule converge to a local Nash equilibrium.
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.inception import InceptionScore
 
+import gan
 from data import DataUnavailableError
-from lab import checkpoint
+from gan import EvalStep
 from question2 import classifier
 
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
-SPLITS = 10  # of the Inception Score
+PREPROCESSING = "uint8"  # bytes at the images' own size: what changes it changes the fingerprint
 
 
 @dataclass
@@ -34,8 +33,7 @@ class Network:
     Its module maps uint8 images ``(N, 3, H, W)`` to features ``(N, d)`` and logits ``(N, classes)``.
     """
 
-    module: Callable[[Tensor], tuple[Tensor, Tensor]]
-    num_features: int
+    module: nn.Module
     fingerprint: str  # of the weights
     suffix: str = ""  # after the scores' names: "-C" for those that are not Inception's
 
@@ -76,7 +74,7 @@ def inception(weights: str | Path | None = None, device: torch.device | str = "c
         raise DataUnavailableError(f"{path} does not hold Inception's published weights: its SHA-256 is {digest}")
     features = ["2048", "logits_unbiased"]
     module = FeatureExtractorInceptionV3("inception-v3-compat", features, feature_extractor_weights_path=str(path))
-    return Network(module.to(device).eval(), 2048, digest)
+    return Network(module.to(device).eval(), digest)
 
 
 def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.device | str = "cpu") -> Network:
@@ -90,7 +88,7 @@ def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.devic
         module = classifier.load(weights, device)
     except OSError as error:
         raise DataUnavailableError(f"the classifier's weights cannot be read ({error})") from None
-    return Network(module, module.head.in_features, digest, "-C")
+    return Network(module, digest, "-C")
 
 
 def network(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Network:
@@ -108,105 +106,39 @@ def network(name: str, weights: str | Path | None = None, device: torch.device |
         return own_classifier(device=device)
 
 
-class _Given(nn.Module):
-    """Stands in for a metric's network: the features have been computed."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
+def batches(images: Tensor, count: int | None = None, batch_size: int = 500) -> Iterator[Tensor]:
+    """Images in [-1, 1] from uint8 ones ``(N, 3, H, W)``, in order; round again until there are ``count``."""
+    remaining = len(images) if count is None else count
+    while remaining > 0:
+        for batch in images[:remaining].split(batch_size):
+            yield batch.float() / 127.5 - 1
+        remaining -= len(images)
 
 
-class Scores:
-    """Both scores of images that come in batches, from one pass of the network.
+def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Path, label: str = "real") -> EvalStep:
+    """The evaluation of :func:`gan.make_eval_step`, against real images.
 
     Args:
-        scorer: The network.
-        reference: What :func:`reference` returned.
-        device: Where the sums are kept.
+        network: What scores.
+        real: uint8 images ``(N, 3, H, W)``, on the device that evaluates.
+        dimz: Size of the noise vector.
+        folder: Where the real images' statistics are kept, in a file whose name carries the fingerprint of images,
+            network and preprocessing.
+        label: How that name begins.
     """
-
-    def __init__(self, scorer: Network, reference: dict[str, Tensor], device: torch.device | str) -> None:
-        self.scorer = scorer
-        given = _Given(scorer.num_features)
-        self.fid = FrechetInceptionDistance(given, reset_real_features=False).to(device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the memory of all logits: 50,000 × 10 is little
-            self.inception_score = InceptionScore(given, splits=SPLITS).to(device)
-        if reference:
-            for name, value in reference.items():
-                getattr(self.fid, f"real_features_{name}").copy_(value)
-
-    @torch.no_grad()
-    def update(self, images: Tensor, real: bool = False) -> None:
-        """Take in uint8 images ``(N, 3, H, W)``."""
-        features, logits = self.scorer.module(images)
-        self.fid.update(features.double(), real)
-        if not real:
-            self.inception_score.update(logits.double())
-
-    def compute(self) -> dict[str, float]:
-        """The scores, and the Inception Score's standard deviation over the splits."""
-        inception_name, fid_name = self.scorer.names
-        device = self.fid.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(0)  # the shuffle before the splits
-            mean, deviation = self.inception_score.compute()
-        return {
-            inception_name: mean.item(),
-            f"{inception_name}_deviation": deviation.item(),
-            fid_name: self.fid.compute().item(),
-        }
+    content = real.detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    described = f"{PREPROCESSING} {content.shape} {network.fingerprint} ".encode()
+    fingerprint = hashlib.sha256(described + content.tobytes()).hexdigest()
+    path = Path(folder) / f"statistics{network.suffix}-{label}-{fingerprint[:16]}.pt"
+    return gan.make_eval_step(path, batches(real), dimz, device=real.device, network=network.module)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as bytes, rounded to the nearest."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def distance(eval_step: EvalStep, images: Tensor) -> dict[str, float]:
+    """The scores ``IS`` and ``FID`` of given uint8 images, ``(N, 3, H, W)``, in the place of a generator's."""
+    given = batches(images)
 
+    def replay(z: Tensor) -> Tensor:
+        return next(given, z.new_zeros(len(z), *images.shape[1:]))  # the kept noise comes last, and has no image
 
-def reference(
-    scorer: Network, images: Tensor, path: str | Path | None = None, batch_size: int = 500
-) -> dict[str, Tensor]:
-    """The sums that a set of real images contributes to the FID: of features, of their products, and their number.
-
-    Args:
-        scorer: The network.
-        images: uint8, ``(N, 3, H, W)``.
-        path: Where they are kept. What is there is taken only if network, images and preprocessing are the same.
-        batch_size: Images in a pass.
-    """
-    content = images.detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()
-    fingerprint = hashlib.sha256(
-        f"uint8 {content.shape} {scorer.fingerprint} ".encode() + content.tobytes()
-    ).hexdigest()
-    if path and (held := checkpoint.load(path, images.device)) and held.get("fingerprint") == fingerprint:
-        return held["sums"]
-    scores = Scores(scorer, {}, images.device)
-    for batch in images.split(batch_size):
-        scores.update(batch, real=True)
-    sums = {name: getattr(scores.fid, f"real_features_{name}") for name in ("sum", "cov_sum", "num_samples")}
-    if path:
-        checkpoint.save(path, {"fingerprint": fingerprint, "sums": sums})
-    return sums
-
-
-def score(
-    scorer: Network, sums: dict[str, Tensor], batches: Iterable[Tensor], device: torch.device | str
-) -> dict[str, float]:
-    """The scores of uint8 images against a reference."""
-    scores = Scores(scorer, sums, device)
-    for batch in batches:
-        scores.update(batch)
-    return scores.compute()
-
-
-@torch.no_grad()
-def generated(generator: nn.Module, dimz: int, count: int, seed: int, batch_size: int = 500) -> Iterable[Tensor]:
-    """What a generator draws from the same noise each time, uint8; training's random numbers are not touched."""
-    weight = next(generator.parameters())
-    noise = torch.Generator(weight.device).manual_seed(seed)
-    for start in range(0, count, batch_size):
-        z = torch.randn(min(batch_size, count - start), dimz, device=weight.device, generator=noise)
-        yield to_uint8(generator(z))
+    _, scores = eval_step(batches(images), lambda x: x.new_zeros(len(x)), replay)
+    return scores

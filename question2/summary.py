@@ -1,13 +1,51 @@
-"""What the finished runs of a folder come to: mean and spread over seeds, configuration by configuration."""
+"""What runs came to, as tables: each run beside its prediction, and means and deviations over seeds."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.estimates import spread
+from lab import checkpoint
+from lab.command_line import determining
+from lab.estimates import format_spread, spread
+from question2.configurations import FORMER_NAMES, Hyperparameters, Management
+from question2.runs import Outcome
 
 LEFT_OUT = ("step", "samples")
+
+
+def report(outcome: Outcome) -> str:
+    """The last numbers of each run."""
+    lines = []
+    games = {run.label: outcome.results[run.label] for run in outcome.runs if run.hp.task == "dirac"}
+    if games:
+        lines.append(games_table(games))
+    for run in outcome.runs:
+        if run.hp.task == "CIFAR10":
+            result = outcome.results[run.label]
+            last = result["metrics"][-1] if result else {}
+            numbers = ", ".join(f"{key} {value:.5g}" for key, value in last.items())
+            lines.append(f"{run.label}: {numbers or 'time was up; the same command goes on'}")
+    return "\n".join(lines)
+
+
+def games_table(results: Mapping[str, dict[str, Any] | None]) -> str:
+    """Predicted and measured behaviour of dirac games, by label."""
+    lines = [f"{'':22} {'verdict':>24} {'period':>15} {'decay an update':>19} {'amplitude':>19} {'average':>9}"]
+    for name, result in results.items():
+        if not result:
+            continue
+        both = [result["predicted"] or {}, result["measured"]]
+        cells = [f"{'/'.join(side.get('verdict', '-') for side in both):>24}"]
+        for key, width in (("period", 15), ("rate", 19), ("amplitude", 19)):
+            values = "/".join("-" if side.get(key) is None else f"{side[key]:.4g}" for side in both)
+            cells.append(f"{values:>{width}}")
+        averaged = result["measured"].get("averaged")
+        cells.append(f"{averaged['amplitude']:9.2g}" if averaged else f"{'-':>9}")
+        lines.append(f"{name:22} {' '.join(cells)}")
+    lines.append("predicted/measured, medians over the starting points; period in updates; amplitude: the largest")
+    lines.append("distance of the generated point from the real one in the last tenth, and that of its moving average")
+    return "\n".join(lines)
 
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:
@@ -22,19 +60,20 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def collect(folder: str | Path, unimportant: Sequence[str] = ()) -> list[dict[str, Any]]:
+def collect(folder: str | Path) -> list[dict[str, Any]]:
     """One row for each configuration of finished runs: its name, its seeds and its numbers.
 
     Args:
         folder: The folder of the runs, each in a folder of its own with ``config.json`` and ``result.json``.
-        unimportant: Options that may differ between the seeds of one configuration.
 
     Raises:
         ValueError: Two runs of one name differ in more than the seed, or there is no finished run.
     """
+    fixed = (determining(Management()) | determining(Hyperparameters())).keys() - {"seed"}
     groups: dict[str, list[tuple[dict, dict]]] = {}
     for path in sorted(Path(folder).glob("*/result.json")):
-        config = json.loads((path.parent / "config.json").read_text())
+        written = json.loads((path.parent / "config.json").read_text())
+        config = {FORMER_NAMES.get(key, key): value for key, value in written.items()}
         if "config" not in config:
             continue  # a run of another command
         groups.setdefault(config["config"], []).append((config, numbers(json.loads(path.read_text()))))
@@ -44,7 +83,7 @@ def collect(folder: str | Path, unimportant: Sequence[str] = ()) -> list[dict[st
     for name, runs in groups.items():
         first = runs[0][0]
         for config, _ in runs[1:]:
-            if other := [key for key in first if key not in ("seed", *unimportant) and config.get(key) != first[key]]:
+            if other := [key for key in first if key in fixed and config.get(key) != first[key]]:
                 raise ValueError(f"the runs of {name} in {folder} differ in {', '.join(other)}: no mean of them")
         keys = set.intersection(*(set(values) for _, values in runs))
         columns = {key: spread([values[key] for _, values in runs]) for key in runs[0][1] if key in keys}
@@ -52,14 +91,18 @@ def collect(folder: str | Path, unimportant: Sequence[str] = ()) -> list[dict[st
     return rows
 
 
+def write(folder: str | Path) -> str:
+    """Keep the rows of :func:`collect` as ``summary.json`` in the folder; they as text."""
+    rows = collect(folder)
+    checkpoint.write_json(Path(folder) / "summary.json", rows)
+    return table(rows)
+
+
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as text; with one seed there is no spread."""
+    """The rows as text; with one seed there is no deviation."""
     lines = []
     for row in rows:
-        cells = []
-        for key, value in row["numbers"].items():
-            deviation = "" if value["deviation"] is None else f" ± {value['deviation']:.2g}"
-            cells.append(f"{key} {value['mean']:.5g}{deviation}")
+        cells = [f"{key} {format_spread(value, '.5g', '.2g')}" for key, value in row["numbers"].items()]
         seeds = f"{len(row['seeds'])} seed{'s' if len(row['seeds']) > 1 else ''}"
         lines.append(f"{row['name']:14} {seeds:9} {', '.join(cells)}")
     return "\n".join(lines)

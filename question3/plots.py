@@ -1,6 +1,6 @@
 """Pictures of planar flows: target beside model, on the same square and the same scale."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from data.densities import Target
 from lab import figures
 from solution import Flow, get_logdet, inverse, loss1, planar_transformation
 
@@ -51,16 +52,15 @@ def histogram(points: Tensor, cells: int = 101) -> np.ndarray:
 
 
 @torch.no_grad()
-def learned_density(path: str | Path, flow: Flow, target: Callable[[Tensor], Tensor] | None, data: Tensor) -> None:
+def learned_density(path: str | Path, flow: Flow, target: Target, data: Tensor) -> None:
     """A flow learnt from samples: the data, the density it gives, and what its inverse generates from noise."""
     density = torch.exp(-loss1(*flow(grid().flatten(0, 1)))).view(grid().shape[:2])
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     top = None
     first = histogram(data)
-    if target is not None:
-        # The sine's data end at |z1| = 4, where its energy goes on.
-        inside = (grid()[..., 0].abs() <= data[:, 0].abs().max()).float()
-        first = normalised(torch.exp(-target(grid())) * inside).numpy()
+    if target.sampler is not None:  # else the data's density is not known
+        inside = (grid()[..., 0].abs() <= (target.half_width or SIDE)).float()
+        first = normalised(torch.exp(-target.energy(grid())) * inside).numpy()
         top = float(first.max())
     with figures.figure(path, columns=3, size=(2.2, 2.3)) as axes:
         show(axes[0], first, "data", top)
@@ -69,9 +69,9 @@ def learned_density(path: str | Path, flow: Flow, target: Callable[[Tensor], Ten
 
 
 @torch.no_grad()
-def samples(path: str | Path, flow: Flow, target: Callable[[Tensor], Tensor]) -> None:
+def samples(path: str | Path, flow: Flow, target: Target) -> None:
     """A flow learnt from a density: the target, and samples of the flow."""
-    density = normalised(torch.exp(-target(grid()))).numpy()
+    density = normalised(torch.exp(-target.energy(grid()))).numpy()
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     with figures.figure(path, columns=2, size=(2.2, 2.3)) as axes:
         show(axes[0], density, "target", float(density.max()))

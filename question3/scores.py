@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import densities
+from data.densities import Target
 from lab.estimates import mean_and_error
 from solution import Flow, loss1, loss2
 
@@ -18,18 +18,23 @@ def in_blocks(function: Callable[[Tensor], Tensor], points: Tensor, block: int =
     return torch.cat([function(part) for part in points.split(block)])
 
 
-def score_from_samples(flow: Flow, name: str, count: int = 100_000, seed: int = 12345) -> dict[str, Any]:
-    """Negative log-likelihood of fresh points, and its gap to the entropy that no model passes, in nats."""
-    points = torch.from_numpy(densities.draw(name, seed, count))
+def score_from_samples(flow: Flow, target: Target, count: int = 100_000, seed: int = 12345) -> dict[str, Any]:
+    """Negative log-likelihood of fresh points, and its gap to the entropy that no model passes, in nats.
+
+    Without a sampler there is neither, without a known entropy no gap.
+    """
+    if target.sampler is None:
+        return {}
+    points = torch.from_numpy(target.draw(seed, count))
     result = mean_and_error(in_blocks(lambda x: loss1(*flow(x)).squeeze(1), points))
-    return {"nll": result, "gap": result["mean"] - densities.ENTROPY[name]}
+    return {"nll": result} | ({} if target.entropy is None else {"gap": result["mean"] - target.entropy})
 
 
-def score_from_density(flow: Flow, name: str, count: int = 1_000_000, seed: int = 12345) -> dict[str, Any]:
-    r"""The loss, and a divergence from the target that it gives, in nats.
+def score_from_density(flow: Flow, target: Target, count: int = 1_000_000, seed: int = 12345) -> dict[str, Any]:
+    r"""The loss, and the divergence from the target that it gives where log Z is known, in nats.
 
-    For arcs, KL(q‖p) is the mean of loss2 plus log Z. The sine's density cannot be normalised on the plane; the
-    divergence is between q and the target both restricted to A = {\|z₁\| ≤ 4} and normalised there,
+    KL(q‖p) is the mean of loss2 plus log Z. A density that cannot be normalised on the plane is compared on the strip
+    A = {\|z₁\| ≤ a}: the divergence is between flow and target both restricted to A and normalised there,
 
     .. math:: \mathrm{KL}(q_A \| p_A) = \mathbb{E}_{q|A}[\log q - \log \tilde p] - \log q(A) + \log Z_A,
 
@@ -39,16 +44,19 @@ def score_from_density(flow: Flow, name: str, count: int = 1_000_000, seed: int 
 
     def both(z0: Tensor) -> Tensor:
         z, logdet = flow(z0)
-        return torch.cat([loss2(densities.DENSITIES[name](z), z0, logdet), z], dim=1)
+        return torch.cat([loss2(target.energy(z), z0, logdet), z], dim=1)
 
     values = in_blocks(both, noise).double()
     result: dict[str, Any] = {"loss": mean_and_error(values[:, 0])}
-    if name in densities.LOG_Z:
-        kl = result["loss"]["mean"] + densities.LOG_Z[name]
-        return {**result, "kl": {"mean": kl, "standard_error": result["loss"]["standard_error"]}}
-    inside = values[:, 1].abs() <= 4
+    if target.log_z is None:
+        return result
+    if target.half_width is None:
+        return {**result, "kl": {**result["loss"], "mean": result["loss"]["mean"] + target.log_z}}
+    inside = values[:, 1].abs() <= target.half_width
     share = inside.double().mean().item()
+    if not share:
+        return {**result, "share_inside": share}
     within = mean_and_error(values[inside, 0])
     error = math.hypot(within["standard_error"], math.sqrt((1 - share) / (share * count)))
-    kl = within["mean"] - math.log(share) + densities.LOG_Z_STRIP
+    kl = within["mean"] - math.log(share) + target.log_z
     return {**result, "share_inside": share, "kl": {"mean": kl, "standard_error": error}}

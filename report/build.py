@@ -16,6 +16,7 @@ from typing import Any
 import typst
 
 from lab import checkpoint, command_line
+from lab.estimates import format_spread
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -80,19 +81,11 @@ def readme_table() -> str:
 
 def _printed() -> list[str]:
     """What a run of the first seed printed."""
-    run = results("vae")["settings"]["assignment"]["runs"][0]
-    values = {
-        "validation ELBO": run["valid_elbo"],
-        "test ELBO": run["test_elbo"],
-        "test log p(x), K=200": run["test_log_px"]["200"],
-    }
-    lines = [f"{label:20} {value['mean']:.3f} ± {value['standard_error']:.3f} nats" for label, value in values.items()]
     return [
         "`python vae.py`, with its defaults, ends with lines like these; standard errors are over the images:",
         "",
         "```",
-        f"data set             {results('vae')['dataset']}",
-        *lines,
+        results("vae")["printed"],
         "```",
     ]
 
@@ -106,7 +99,7 @@ def _vae_rows() -> list[str]:
     for name, setting in vae["settings"].items():
         rows.append(
             f"| {name}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
-            f" | {_spread(setting['valid_elbo'])} | {_spread(setting['test_log_px'])}"
+            f" | {format_spread(setting['valid_elbo'])} | {format_spread(setting['test_log_px'])}"
             f" | {setting['train_minutes']['mean']:.1f} |"
         )
     epoch, estimate = speed["epoch"], speed["estimate"]
@@ -158,7 +151,7 @@ def _gan_rows() -> list[str]:
     ]
     for row in gan["configurations"]:
         values = row["final"][fid], row["final"][inception], row["final_without_average"][fid], row["rank_correlation"]
-        rows.append(f"| {row['name']} | {' | '.join(_spread(value) if value else '' for value in values)} |")
+        rows.append(f"| {row['name']} | {' | '.join(format_spread(value) if value else '' for value in values)} |")
     own = f"; {fid} and {inception} are from the project's own classifier, not Inception" if fid != "FID" else ""
     count = len(gan["seeds"])
     seeds = "One seed" if count == 1 else f"Mean ± standard deviation over {count} seeds"
@@ -167,16 +160,16 @@ def _gan_rows() -> list[str]:
 
 def _flow_rows() -> list[str]:
     flow, speed = results("flow"), results("flow_speed")
+    names = list(dict.fromkeys(setting["data"] for setting in flow["settings"]))
     rows = [
-        f"| question 3: planar flows, {flow['options']['seeds']} seeds | arcs | sine |",
-        "|---|---|---|",
+        f"| question 3: planar flows, {flow['options']['seeds']} seeds | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
     ]
     for source, key, label in (("samples", "gap", "NLL above the entropy"), ("density", "kl", "KL(q‖p)")):
         for k in dict.fromkeys(setting["num_layers"] for setting in flow["settings"]):
-            found = {s["data"]: s[key] for s in flow["settings"] if (s["source"], s["num_layers"]) == (source, k)}
-            rows.append(
-                f"| from {source}, k = {k}: {label} | {_spread(found['arcs'], 3)} | {_spread(found['sine'], 3)} |"
-            )
+            found = {s["data"]: s for s in flow["settings"] if (s["source"], s["num_layers"]) == (source, k)}
+            cells = [format_spread(found[n][key], ".3f") if key in found[n] else "not available" for n in names]
+            rows.append(f"| from {source}, k = {k}: {label} | {' | '.join(cells)} |")
     total = speed["all_runs"]
     return [
         *rows,
@@ -184,11 +177,6 @@ def _flow_rows() -> list[str]:
         f"In nats. The twelve runs of one seed take {total['ours_seconds']:.0f} s, compilation included, where the"
         f" textbook loop takes {total['textbook_seconds'] / 60:.0f} minutes.",
     ]
-
-
-def _spread(entry: dict[str, Any], digits: int = 2) -> str:
-    deviation = "" if entry["deviation"] is None else f" ± {entry['deviation']:.{digits}f}"
-    return f"{entry['mean']:.{digits}f}{deviation}"
 
 
 def update_readme() -> None:
@@ -216,7 +204,9 @@ def publish(runs: str | Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Options, "Build the report from the experiments' results.", argv)
+    options = command_line.parse(
+        Options, "Build the report from the experiments' results.", argv, program="python -m report"
+    )
     try:
         if options.publish:
             publish(options.runs)

@@ -1,5 +1,7 @@
 """The dirac game: theory against autograd and scipy, practice against theory."""
 
+import copy
+import itertools
 import json
 
 import numpy as np
@@ -11,9 +13,9 @@ from scipy.integrate import solve_ivp
 
 import dirac
 import gan
+from dirac import Game
 from question2 import dirac_plots, dirac_theory
 from question2.configurations import CONFIGURATIONS
-from question2.dirac_theory import Game
 
 numbers = st.floats(-2, 2).map(lambda x: round(x, 3)).filter(lambda x: abs(x) > 0.01)
 losses, penalties = st.sampled_from(gan.AVAILABLE_LOSSES), st.sampled_from(gan.AVAILABLE_REGULARIZERS)
@@ -71,7 +73,7 @@ def test_linear_map_is_the_derivative_of_a_played_update(loss, reg):
 @pytest.mark.parametrize("name", ["dirac-w1-1", "dirac-w1-2", "dirac-w1-3"])
 def test_measured_agrees_with_predicted_in_the_linear_cases(name):
     game = CONFIGURATIONS[name].game
-    result = dirac.report(game, dirac.play(game, *dirac.starting_points(1, games=4), updates=1500))
+    result = dirac_theory.compare(game, dirac.play(game, *dirac.starting_points(1, games=4), updates=1500))
     predicted, measured = result["predicted"], result["measured"]
     assert measured["period"] == pytest.approx(predicted["period"], rel=0.02)
     assert measured["rate"] == pytest.approx(predicted["rate"], rel=0.02, abs=1e-6)
@@ -84,7 +86,7 @@ def test_measured_agrees_with_predicted_in_the_linear_cases(name):
 def test_one_centred_penalty_ends_on_the_predicted_cycle():
     game = Game("W1", "GP", 0.1)
     theta, psi = torch.tensor([0.1, 3.0]), torch.tensor([[0.1, 0.1], [0.0, 0.0]])
-    result = dirac.report(game, dirac.play(game, theta, psi, updates=1500))
+    result = dirac_theory.compare(game, dirac.play(game, theta, psi, updates=1500))
     assert result["measured"]["verdict"] == result["predicted"]["verdict"] == "circles"
     assert result["measured"]["amplitudes"] == pytest.approx([result["predicted"]["amplitude"]] * 2, rel=0.02)
 
@@ -100,14 +102,16 @@ def test_predicted_cycle_is_that_of_the_vector_field():
 
 def test_strong_one_centred_penalty_settles_off_the_target_as_predicted():
     game = Game("W1", "GP", 1.5)
-    result = dirac.report(game, dirac.play(game, torch.tensor([0.1]), torch.tensor([[1.0], [0.0]]), updates=1500))
+    result = dirac_theory.compare(
+        game, dirac.play(game, torch.tensor([0.1]), torch.tensor([[1.0], [0.0]]), updates=1500)
+    )
     assert result["measured"]["verdict"] == result["predicted"]["verdict"] == "settles off the target"
     assert result["measured"]["amplitude"] == pytest.approx(result["predicted"]["amplitude"], rel=0.02)
 
 
 def test_average_of_a_circling_game_is_the_filter_of_theory():
     game = Game("W1", None, alpha_ema=0.99)
-    result = dirac.report(game, dirac.play(game, *dirac.starting_points(3, games=4), updates=2000))
+    result = dirac_theory.compare(game, dirac.play(game, *dirac.starting_points(3, games=4), updates=2000))
     predicted, measured = (result[side]["averaged"]["amplitude"] for side in ("predicted", "measured"))
     assert measured == pytest.approx(predicted, rel=0.03)
     assert measured < 0.2 * result["measured"]["amplitude"]
@@ -116,7 +120,7 @@ def test_average_of_a_circling_game_is_the_filter_of_theory():
 @pytest.mark.parametrize("updates", [60, 2000])
 def test_too_large_steps_diverge_as_predicted(updates):
     game = Game("W1", None, generator_lr=2.1, critic_lr=2.1)
-    result = dirac.report(game, dirac.play(game, torch.ones(2), torch.ones(2, 2), updates))
+    result = dirac_theory.compare(game, dirac.play(game, torch.ones(2), torch.ones(2, 2), updates))
     assert {side["verdict"] for side in result.values()} == {"diverges"}
     assert {side["amplitude"] for side in result.values()} == {None}
 
@@ -124,7 +128,7 @@ def test_too_large_steps_diverge_as_predicted(updates):
 @pytest.mark.parametrize("updates", [1, 2, 7, 25])
 def test_short_games_can_be_measured(updates):
     game = Game("JSD", "GP", 0.1, alpha_ema=0.9)
-    json.dumps(dirac.report(game, dirac.play(game, *dirac.starting_points(0), updates)), allow_nan=False)
+    json.dumps(dirac_theory.compare(game, dirac.play(game, *dirac.starting_points(0), updates)), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def test_short_games_can_be_measured(updates):
 )
 def test_other_targets_and_rates_are_predicted_too(game, updates):
     theta, psi = dirac.starting_points(2, games=4, std=0.05)
-    result = dirac.report(game, dirac.play(game, theta + game.target, psi, updates))
+    result = dirac_theory.compare(game, dirac.play(game, theta + game.target, psi, updates))
     predicted, measured = result["predicted"], result["measured"]
     assert measured["verdict"] == predicted["verdict"]
     assert measured["period"] == pytest.approx(predicted["period"], rel=0.02)
@@ -165,3 +169,35 @@ def test_pictures_and_film_are_made(tmp_path):
     dirac_plots.overview(tmp_path / "all.png", [("a", game, trajectory), ("b", Game(), trajectory)])
     film = dirac_plots.animate(tmp_path, "title", game, trajectory, frames=3)
     assert film.suffix in (".gif", ".mp4") and all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("games", [1, 3, 8])
+def test_a_game_is_the_same_alone_and_in_company_and_is_the_plain_loop(optimizer, games):
+    """To the bit in any company; and the game that a plain loop over the graded step plays."""
+    game = Game("JSD", "R1", 0.1, 0.9, 0.3, 0.05, 0.1, 0.01, 0.02, 2, optimizer, (0.5, 0.9), (0.0, 0.99))
+    theta, psi = dirac.starting_points(4, games=8)
+    together = dirac.play(game, theta, psi, updates=30)
+    some = dirac.play(game, theta[:games], psi[:, :games], updates=30)
+    assert np.array_equal(some.theta, together.theta[:, :games]) and np.array_equal(some.psi, together.psi[..., :games])
+    generator, critic = dirac.DiracGenerator(), dirac.DiracCritic()
+    with torch.no_grad():
+        generator.theta.copy_(theta[:1])
+        critic.psi.copy_(psi[:, 0])
+    averaged = copy.deepcopy(generator)
+    kind = getattr(torch.optim, optimizer)
+    settings = [{"lr": 0.05, "weight_decay": 0.02}, {"lr": 0.1, "weight_decay": 0.01}]
+    if optimizer == "Adam":
+        settings = [s | {"betas": b} for s, b in zip(settings, ((0.5, 0.9), (0.0, 0.99)), strict=True)]
+    optims = [kind(player.parameters(), **s) for player, s in zip((generator, critic), settings, strict=True)]
+    step = gan.make_train_step("JSD", 2, "R1", 0.1, 0.9)
+    for _ in range(30):
+        step(itertools.repeat(torch.full((1, 1), 0.3)), critic, optims[1], generator, averaged, optims[0])
+    assert together.theta[-1, 0] == pytest.approx(generator.theta.item(), rel=1e-4)
+    assert together.averaged[-1, 0] == pytest.approx(averaged.theta.item(), rel=1e-4)
+
+
+def test_nothing_is_predicted_of_other_optimisers():
+    game = Game("W1", optimizer="Adam")
+    result = dirac_theory.compare(game, dirac.play(game, torch.ones(2), torch.ones(2, 2), 20))
+    assert result["predicted"] is None and result["measured"]["verdict"]

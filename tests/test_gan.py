@@ -3,16 +3,21 @@
 import copy
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.linalg import sqrtm
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.utils.parametrizations import spectral_norm
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
 
 import gan
 
@@ -282,13 +287,12 @@ def test_train_step_moves_the_average(bare):
 
 
 class Pixels(nn.Module):
-    """Features that can be worked out: the mean of each channel."""
-
-    num_features = 3
+    """Features that can be worked out, the mean of each channel, and logits that follow from them."""
 
     def forward(self, images):
         assert images.dtype == torch.uint8
-        return images.double().mean((2, 3))
+        x = images.double().mean((2, 3))
+        return x, x / 50
 
 
 class Constant(nn.Module):
@@ -307,9 +311,10 @@ def test_eval_step_scores_against_kept_statistics(tmp_path):
     torch.manual_seed(0)
     real = [(torch.randn(100, 3) / 4).clamp(-1, 1)[..., None, None].expand(-1, 3, 4, 4) for _ in range(20)]
     path = tmp_path / "stats.pt"
-    make = lambda data: gan.make_eval_step(path, data, 3, 100, features=Pixels(), logits=Pixels())  # noqa: E731
+    make = lambda data: gan.make_eval_step(path, data, 3, 100, network=Pixels())  # noqa: E731
     step = make(real)
     held = path.read_bytes()
+    before = torch.get_rng_state()
     generator = Constant(shift=0.2)
     generator.normalisation.running_mean += 100  # stale, as an average's are
     samples, scores = step(real, lambda x: x.mean((1, 2, 3)), generator)
@@ -318,15 +323,38 @@ def test_eval_step_scores_against_kept_statistics(tmp_path):
     assert scores["FID"] == pytest.approx(3 * (0.2 * 127.5) ** 2, rel=0.1)
     assert scores["cp"] == pytest.approx(0, abs=0.02) and scores["cq"] == pytest.approx(0.2, abs=0.02)
     assert set(scores) == {"IS", "FID", "cp", "cq"} and scores["IS"] >= 1
-    again, _ = step(real, lambda x: x.mean((1, 2, 3)), generator)
-    torch.testing.assert_close(again, samples, atol=0.1, rtol=0)  # the same noise
+    again = step(real, lambda x: x.mean((1, 2, 3)), generator)
+    assert torch.equal(again[0], samples) and again[1] == scores  # from the same noise
+    assert torch.equal(torch.get_rng_state(), before)
     _, other = make([])(real, lambda x: x.mean((1, 2, 3)), Constant())  # the file is enough
     assert other["FID"] < 30 and path.read_bytes() == held
 
 
-def test_eval_step_stops_at_its_number_of_images(tmp_path):
+def test_scores_of_the_eval_step_are_the_formulas_and_torch_fidelitys(tmp_path):
+    """Of given images in a generator's place, in one pass of one network."""
+    real, fake = (torch.randint(0, 256, (n, 3, 4, 4), generator=torch.Generator().manual_seed(n)) for n in (700, 600))
+    network, given = Pixels(), iter((fake // 2).split(90))
+    batches = [batch / 127.5 - 1 for batch in real.split(100)]
+    step = gan.make_eval_step(tmp_path / "stats.pt", batches, 2, network=network)
+    drawn = [torch.zeros(len(batch), 3, 4, 4) for batch in (fake // 2).split(90)]
+    _, scores = step(
+        drawn, lambda x: torch.zeros(len(x)), lambda z: next(given, torch.zeros(len(z), 3, 1, 1)).float() / 127.5 - 1
+    )
+    p, (q, logits) = network(real.byte())[0], network((fake // 2).byte())
+    root = sqrtm(np.cov(p.T) @ np.cov(q.T)).real
+    expected = ((p.mean(0) - q.mean(0)) ** 2).sum() + np.trace(np.cov(p.T) + np.cov(q.T) - 2 * root)
+    assert scores["FID"] == pytest.approx(float(expected), rel=1e-6)
+    statistics = [fid_features_to_statistics(features) for features in (p, q)]
+    theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert scores["FID"] == pytest.approx(theirs, rel=1e-6)
+    theirs = isc_features_to_metric(logits[torch.randperm(600)], splits=10, shuffle=False)
+    assert scores["IS"] == pytest.approx(theirs["inception_score_mean"], rel=0.01)
+
+
+def test_eval_step_stops_at_its_number_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(gan, "EVAL_SAMPLES", 100)
     endless = itertools.repeat(torch.rand(64, 3, 4, 4))
-    step = gan.make_eval_step(tmp_path / "s.pt", endless, 3, features=Pixels(), logits=Pixels(), max_samples=100)
+    step = gan.make_eval_step(tmp_path / "s.pt", endless, 3, network=Pixels())
     seen = []
     step(endless, lambda x: seen.append(len(x)) or x.mean((1, 2, 3)), Constant())
     assert seen == [64, 64, 36, 36]
@@ -350,3 +378,30 @@ def test_step_reads_no_value_so_nothing_waits_for_the_device(reg_type, monkeypat
     play_without_values(False, reg_type, monkeypatch)
     with pytest.raises(DataDependentOutputException):
         play_without_values(True, reg_type, monkeypatch)
+
+
+def test_samples_that_are_not_paired_are_refused_and_the_shapes_of_the_dirac_game_are_not():
+    linear = lambda x: 3 * x.flatten(1).sum(1)  # noqa: E731
+    for p, q in [((5, 2), (1, 2)), ((5, 2), (5, 3)), ((4,), (1,))]:
+        with pytest.raises(ValueError, match="paired"):
+            gan.ogp(torch.zeros(p), None, torch.zeros(q), None, linear)
+    for p, q in [((1, 1), (1,)), ((6, 1), (6,))]:
+        assert gan.ogp(torch.zeros(p), None, torch.zeros(q), None, lambda x: 3 * x).item() == pytest.approx(4)
+
+
+def test_the_module_checks_itself(capsys):
+    done = subprocess.run([sys.executable, gan.__file__], capture_output=True, text=True)
+    assert done.returncode == 0 and "checks passed" in done.stdout
+
+
+@pytest.mark.parametrize("reg_type", gan.AVAILABLE_REGULARIZERS)
+def test_the_assignments_own_calls(reg_type):
+    """Real batches of the dirac game are (1, 1), generated ones (1,); tests pass one tensor as both."""
+    x = torch.zeros(4, 1, requires_grad=True)
+    for function in gan.make_losses("W1", reg_type):
+        assert function(x, x, lambda x: 2 * x).shape == ()
+    theta, psi = (nn.Parameter(torch.ones(n)) for n in (1, 2))
+    optims = [torch.optim.SGD([player], lr=0.1) for player in (psi, theta)]
+    step = gan.make_train_step("JSD", 1, reg_type, 0.1)
+    step(itertools.repeat(torch.zeros(1, 1)), lambda x: psi[0] * x + psi[1], optims[0], lambda: theta, None, optims[1])
+    assert theta.shape == (1,) and theta.item() > 1

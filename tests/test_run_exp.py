@@ -1,20 +1,24 @@
 """The command line of question 2: names, overrides, folders, errors."""
 
+import copy
+import dataclasses
 import json
+import re
 
 import pytest
 import torch
 
 import run_exp
 from lab import checkpoint
-from question2.configurations import CONFIGURATIONS, Hyperparameters, matching, table
+from question2 import runs
+from question2.configurations import CONFIGURATIONS, Hyperparameters, Management, matching, table
 
-SHORT = ["--max_iters", "40", "--log_every", "20", "--games", "2", "--jobs", "1"]
+SHORT = ["--max_iters", "40", "--log_every", "20", "--games", "2", "--workers", "1"]
 
 
 def refused(capsys, *argv) -> str:
     with pytest.raises(SystemExit) as stop:
-        run_exp.main(list(argv))
+        run_exp.cli(list(argv))
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
     return error
@@ -22,19 +26,41 @@ def refused(capsys, *argv) -> str:
 
 def test_configurations_are_those_of_the_contract():
     assert len(matching("dirac-*")) == 20 and len(matching("cifar10-*")) == 5
+    assert run_exp.CONFIGURATIONS is CONFIGURATIONS
     default = Hyperparameters()
-    values = (64, 31415, 100, 128, 128, 0.998, 2e-4, 4e-4, 0.0, 0.99, 0.0, 1e-6, "JSD", None, 0.1, 2, 100_000)
-    names = "batch_size seed dimz generator_dimh critic_dimh alpha_ema generator_lr critic_lr beta1 beta2 generator_wd"
-    names += " critic_wd loss_type reg_type reg_cf critic_inner_iters max_iters"
-    assert tuple(getattr(default, name) for name in names.split()) == values
+    assert dataclasses.asdict(default) == {
+        "task": "CIFAR10",
+        "batch_size": 64,
+        "seed": 31415,
+        "dirac_target": 0.0,
+        "games": 8,
+        "generator_dimz": 100,
+        "generator_dimh": 128,
+        "generator_alpha_ema": 0.998,
+        "critic_dimh": 128,
+        "critic_use_sn": False,
+        "optimizer": "Adam",
+        "generator_lr": 2e-4,
+        "generator_betas": (0.0, 0.99),
+        "generator_wd": 0.0,
+        "critic_lr": 4e-4,
+        "critic_betas": (0.0, 0.99),
+        "critic_wd": 1e-6,
+        "loss_type": "JSD",
+        "critic_reg_type": None,
+        "critic_reg_cf": 0.1,
+        "critic_inner_iters": 2,
+        "max_iters": 100_000,
+    }
+    assert (Management().log_every, Management().eval_every) == (500, 2000)
     penalties = [(None, None), ("R1", 0.01), ("R1", 0.1), ("GP", 0.01), ("GP", 0.1)]
     for loss in ("jsd", "w1"):
         for i in range(1, 11):
             c = CONFIGURATIONS[f"dirac-{loss}-{i}"]
-            assert (c.loss_type, c.alpha_ema) == (loss.upper(), None if i <= 5 else 0.998)
-            assert (c.reg_type, c.reg_cf if c.reg_type else None) == penalties[(i - 1) % 5]
+            assert (c.loss_type, c.generator_alpha_ema) == (loss.upper(), None if i <= 5 else 0.998)
+            assert (c.critic_reg_type, c.critic_reg_cf if c.critic_reg_type else None) == penalties[(i - 1) % 5]
             assert (c.generator_lr, c.critic_lr, c.critic_wd, c.critic_inner_iters) == (0.1, 0.1, 0, 1)
-            assert (c.max_iters, c.dirac_target) == (5000, 0)
+            assert (c.max_iters, c.dirac_target, c.optimizer, c.task) == (5000, 0, "SGD", "dirac")
     for name, sn, reg in [
         ("jsd-1", 0, None),
         ("jsd-2", 1, None),
@@ -43,19 +69,80 @@ def test_configurations_are_those_of_the_contract():
         ("w1-3", 0, "R1"),
     ]:
         c = CONFIGURATIONS[f"cifar10-{name}"]
-        assert (c.spectral_norm, c.reg_type, c.loss_type) == (bool(sn), reg, name.split("-")[0].upper())
-        assert reg is None or c.reg_cf == 1.0
+        assert (c.critic_use_sn, c.critic_reg_type, c.loss_type) == (bool(sn), reg, name.split("-")[0].upper())
+        assert reg is None or c.critic_reg_cf == 1.0
+
+
+@pytest.mark.parametrize("viz", [True, False])
+def test_a_notebook_runs_one_configuration(tmp_path, viz):
+    """The assignment's own call: management and hyper-parameters, in its names."""
+    management = Management(data_path=str(tmp_path), exp_path=str(tmp_path), exp_name="", log_every=20, viz=viz)
+    hyperparameters = dataclasses.replace(CONFIGURATIONS["dirac-w1-2"], seed=20012345, max_iters=40, games=2)
+    result = run_exp.main(management, hyperparameters)
+    folder = tmp_path / "dirac-20012345"
+    assert result == json.loads((folder / "result.json").read_text())
+    assert (folder / "trajectory.png").exists() == viz
+    named = dataclasses.replace(management, exp_name="mine")
+    run_exp.main(named, dataclasses.replace(hyperparameters, optimizer="Adam"))
+    assert (tmp_path / "mine-20012345" / "config.json").exists()
+    whole = dataclasses.replace(CONFIGURATIONS["dirac-w1-1"], seed=3)
+    assert run_exp.name_of(whole) == "dirac-w1-1"
+
+
+def test_values_that_are_typed_override_every_configuration_and_others_stay():
+    planned = run_exp.parse(["--config", "dirac-*-[13]", "--critic_reg_cf", "0.1", "--generator-betas", "0", "0.5"])[1]
+    assert {run.name: run.hp.critic_reg_type for run in planned} == {
+        "dirac-jsd-1": None,
+        "dirac-jsd-3": "R1",
+        "dirac-w1-1": None,
+        "dirac-w1-3": "R1",
+    }
+    assert {(run.hp.critic_reg_cf, run.hp.max_iters, tuple(run.hp.generator_betas)) for run in planned} == {
+        (0.1, 5000, (0.0, 0.5))
+    }
+    (typed,) = runs.plan("dirac-w1-3", [5], critic_reg_cf=0.7)
+    assert (typed.label, typed.hp.critic_reg_cf, typed.hp.critic_reg_type) == ("dirac-w1-3-5", 0.7, "R1")
+    with pytest.raises(TypeError):
+        runs.plan("dirac-w1-3", reg_cf=0.7)
+    with pytest.raises(ValueError, match="exp_name"):
+        runs.plan("dirac-*", management=Management(exp_name="one"))
+
+
+@pytest.mark.parametrize(
+    ("config", "defaults"), [("dirac-jsd-2", ("0.1", "5000")), ("cifar10-*", ("0.0004", "100000"))]
+)
+def test_help_shows_the_values_of_the_configuration_that_is_named(capsys, config, defaults):
+    with pytest.raises(SystemExit) as stop:
+        run_exp.cli(["--config", config, "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    rate, updates = (re.search(rf"--{name} .*\(default: (\S+)\)", shown)[1] for name in ("critic_lr", "max_iters"))
+    assert (rate, updates) == defaults
+    assert shown.index("--config") < shown.index("--seed") < shown.index("--out") < shown.index("--max_iters")
+    assert "{JSD,W1}" in shown and "The dirac game" in shown and "examples:" in shown
+
+
+def test_asking_for_nothing_of_the_runs_mutates_nothing(tmp_path):
+    planned = runs.plan("dirac-w1-1", [1], Management(exp_path=str(tmp_path)), max_iters=20, games=1)
+    before = copy.deepcopy(planned)
+    outcome = runs.run_all(planned, progress=False)
+    assert planned == before and outcome.runs == planned and set(outcome.results) == {"dirac-w1-1-1"}
 
 
 def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
-    run_exp.main(["--config", "dirac-jsd-8", "--seed", "20012345", "--out", str(tmp_path), "--animate", *SHORT])
+    run_exp.cli(["--config", "dirac-jsd-8", "--seed", "20012345", "--out", str(tmp_path), "--animate", *SHORT])
     assert "dirac-jsd-8-20012345" in capsys.readouterr().out
     folder = tmp_path / "dirac-jsd-8-20012345"
     names = {path.name.split(".")[0] if "events" in path.name else path.name for path in folder.iterdir()}
     wanted = {"config.json", "metrics.jsonl", "log.txt", "events", "checkpoint.pt", "trajectory.png", "result.json"}
     assert wanted <= names and names & {"trajectory.gif", "trajectory.mp4"}
     config = json.loads((folder / "config.json").read_text())
-    assert (config["seed"], config["reg_cf"], config["task"], config["max_iters"]) == (20012345, 0.1, "DIRAC", 40)
+    assert (config["seed"], config["critic_reg_cf"], config["task"], config["max_iters"]) == (
+        20012345,
+        0.1,
+        "dirac",
+        40,
+    )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     assert [line["step"] for line in lines] == [0, 20, 40]
     assert set(lines[0]) == {"step", "theta", "psi_0", "psi_1", "theta_averaged"}
@@ -64,8 +151,8 @@ def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
 @pytest.mark.parametrize("changes", [["--generator_lr=2.1", "--critic_lr=2.1", "--max_iters=300"], ["--max_iters=3"]])
 def test_games_that_diverge_or_are_short_are_reported_too(tmp_path, capsys, changes):
     command = ["--config", "dirac-w1-[16]", "--out", str(tmp_path), *SHORT, *changes, "--log_every=1"]
-    run_exp.main(command)
-    run_exp.main(command)  # what is held can be read again
+    run_exp.cli(command)
+    run_exp.cli(command)  # what is held can be read again
     assert "dirac-w1-1-31415" in capsys.readouterr().out
     for name in ("dirac-w1-1-31415", "dirac-w1-6-31415"):
         result = json.loads((tmp_path / name / "result.json").read_text())
@@ -74,43 +161,43 @@ def test_games_that_diverge_or_are_short_are_reported_too(tmp_path, capsys, chan
 
 
 def test_a_seed_typed_twice_is_one_run():
-    runs = run_exp.plan(["--config", "dirac-jsd-1", "--seed", "3", "1", "3"])
-    assert [run.hp.seed for run in runs] == [3, 1]
+    planned = run_exp.parse(["--config", "dirac-jsd-1", "--seed", "3", "1", "3"])[1]
+    assert [run.hp.seed for run in planned] == [3, 1]
 
 
 def test_a_game_leaves_the_threads_of_its_process_alone(tmp_path, monkeypatch):
     """Else images that are trained after it in the same process get one core."""
     changes = []
     monkeypatch.setattr(torch, "set_num_threads", changes.append)
-    run_exp.main(["--config", "dirac-w1-2", "--out", str(tmp_path), *SHORT])
+    run_exp.cli(["--config", "dirac-w1-2", "--out", str(tmp_path), *SHORT])
     assert not changes
 
 
 def test_the_same_seed_gives_the_same_numbers_alone_and_among_others(tmp_path):
     out = [tmp_path / name for name in ("alone", "again", "all")]
     for folder, config in zip(out, ("dirac-w1-2", "dirac-w1-2", "dirac-w1-[27]"), strict=True):
-        run_exp.main(["--config", config, "--out", str(folder), *SHORT])
+        run_exp.cli(["--config", config, "--out", str(folder), *SHORT])
     states = [checkpoint.load(folder / "dirac-w1-2-31415" / "checkpoint.pt") for folder in out]
     for state in states[1:]:
         torch.testing.assert_close(state, states[0], rtol=0, atol=0)
     assert "averaged" not in states[2]
     assert "averaged" in checkpoint.load(out[2] / "dirac-w1-7-31415" / "checkpoint.pt")
-    run_exp.main(["--config", "dirac-w1-2", "--out", str(tmp_path / "other"), "--seed", "7", *SHORT])
+    run_exp.cli(["--config", "dirac-w1-2", "--out", str(tmp_path / "other"), "--seed", "7", *SHORT])
     other = checkpoint.load(tmp_path / "other" / "dirac-w1-2-7" / "checkpoint.pt")
     assert not torch.equal(other["theta"], states[0]["theta"])
 
 
 def test_games_over_processes_are_those_of_one(tmp_path):
-    for jobs in ("1", "2"):
-        run_exp.main(["--config", "dirac-w1-[13]", "--out", str(tmp_path / jobs), *SHORT, "--jobs", jobs])
+    for workers in ("1", "2"):
+        run_exp.cli(["--config", "dirac-w1-[13]", "--out", str(tmp_path / workers), *SHORT, "--workers", workers])
     for name in ("dirac-w1-1-31415", "dirac-w1-3-31415"):
-        states = [checkpoint.load(tmp_path / jobs / name / "checkpoint.pt") for jobs in ("1", "2")]
+        states = [checkpoint.load(tmp_path / workers / name / "checkpoint.pt") for workers in ("1", "2")]
         torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
     assert (tmp_path / "2" / "dirac-31415.png").exists()
 
 
 def test_list_names_every_configuration(capsys):
-    run_exp.main(["--list"])
+    run_exp.cli(["--list"])
     printed = capsys.readouterr().out
     assert printed.strip() == table() and all(name in printed for name in CONFIGURATIONS)
 
@@ -122,10 +209,10 @@ def test_list_names_every_configuration(capsys):
         (["--config", "nothing-*"], "no configuration"),
         ([], "--config"),
         (["--config", "dirac-w1-1", "--learning_rat", "1"], "unrecognized"),
-        (["--config", "dirac-w1-1", "--reg_cf", "0"], "reg_cf"),
-        (["--config", "dirac-w1-1", "--alpha_ema", "1.5"], "alpha_ema"),
+        (["--config", "dirac-w1-1", "--critic_reg_cf", "0"], "critic_reg_cf"),
+        (["--config", "dirac-w1-1", "--generator_alpha_ema", "1.5"], "generator_alpha_ema"),
         (["--config", "dirac-w1-1", "--critic_inner_iters", "0"], "critic_inner_iters"),
-        (["--config", "dirac-w1-1", "--loss_type", "KL"], "loss_type"),
+        (["--config", "dirac-w1-1", "--loss_type", "KL"], "loss-type"),
         (["--config", "dirac-w1-1", "--max_iters", "many"], "max_iters"),
         (["--config", "cifar10-jsd-1", "--dataset", "no-such-folder"], "data set"),
         (["--config", "cifar10-jsd-1", "--device", "nonsense"], "device"),
@@ -139,7 +226,7 @@ def test_bad_input_is_refused_in_one_line(capsys, tmp_path, argv, message):
 
 def test_anothers_folder_is_refused_and_left_as_it_was(capsys, tmp_path):
     command = ["--config", "dirac-w1-1", "--out", str(tmp_path), *SHORT]
-    run_exp.main(command)
+    run_exp.cli(command)
     held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
     error = refused(capsys, *command, "--max_iters", "50")

@@ -12,20 +12,19 @@ import pytest
 import torch
 
 import train
-from data import densities
+from data.densities import TARGETS, Target, density_arcs, density_sine
 from lab import checkpoint
 from lab.device import has_compiler
-from question3 import scores as flow_scores
+from question3 import scores
 from solution import Flow, loss1, loss2
 
 ROOT = Path(__file__).parent.parent
 
 
 def make_group(source: str, out: Path, num_layers: int = 4, num_iter: int = 100, **changes) -> train.Group:
-    of = densities.DENSITIES.get if source == "density" else densities.data_set
-    targets = {name: of(name) for name in densities.DENSITIES}
+    points = {name: target.data_set() for name, target in TARGETS.items()}
     setting = {"seeds": [1, 2], "num_iter": num_iter, "lr": 5e-4, "batch_size": 128, "compile": False, **changes}
-    return train.Group(source=source, num_layers=num_layers, targets=targets, out=out, **setting)
+    return train.Group(source=source, num_layers=num_layers, targets=TARGETS, out=out, points=points, **setting)
 
 
 def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
@@ -37,7 +36,7 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
     alone = train.Group(**{**vars(group), "targets": {name: group.targets[name]}, "seeds": [seed]})
     for x in train.draw(alone, [generator], group.num_iter)[:, 0]:
         z, logdet = flow(x)
-        loss = loss1(z, logdet) if group.source == "samples" else loss2(group.targets[name](z), x, logdet)
+        loss = loss1(z, logdet) if group.source == "samples" else loss2(group.targets[name].energy(z), x, logdet)
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
@@ -74,7 +73,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
         "3000",
         "--compile",
         "false",
-        "--jobs",
+        "--workers",
         "1",
     ]
     whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], cwd=ROOT, capture_output=True)
@@ -103,20 +102,74 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     assert names <= {path.name for path in (tmp_path / "killed").iterdir()}
 
 
+QUIETLY = {"num_iter": 5, "compile": False, "progress": False}
+
+
 def test_launchers_write_their_pictures_and_know_no_more_than_they_are_given(tmp_path):
     flat = {"flat": lambda z: 0.5 * z.square().sum(-1)}
-    records = train.launch_experiments_from_density(flat, [1], num_iter=5, out=tmp_path, compile=False, progress=False)
+    records = train.launch_experiments_from_density(flat, [1], out=tmp_path, **QUIETLY)
     assert "kl" not in records[0] and (tmp_path / "samples_flat_l1.png").exists()
-    pair = {"arcs": (densities.density_arcs, densities.data_set("arcs").numpy())}
-    records = train.launch_experiments_from_samples(
-        pair, [1, 2], num_iter=5, out=tmp_path, compile=False, progress=False
+    own = {"own": TARGETS["arcs"].data_set().numpy()}
+    records = train.launch_experiments_from_samples(own, [1, 2], out=tmp_path, **QUIETLY)
+    assert [record["num_layers"] for record in records] == [1, 2] and "nll" not in records[0]
+    assert (tmp_path / "learned_density_data_own_l2.png").exists()
+    assert "not available" in train.report({"runs": records})
+    with pytest.raises(ValueError, match="flat needs samples"):
+        train.launch_experiments_from_samples(flat, [1], out=tmp_path)
+    with pytest.raises(ValueError, match="own: a density"):
+        train.launch_experiments_from_density(own, [1], out=tmp_path)
+    with pytest.raises(ValueError, match=r"shape \(4, 3\)"):
+        train.launch_experiments_from_samples({"own": np.zeros((4, 3))}, [1], out=tmp_path)
+
+
+def test_the_assignments_own_calls(tmp_path, monkeypatch):
+    """Both launchers with the same dictionary of energies, and pictures in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    both = {"arcs": density_arcs, "sine": density_sine}
+    from_samples = train.launch_experiments_from_samples(both, [1, 2], **QUIETLY)
+    from_density = train.launch_experiments_from_density(both, [1], **QUIETLY)
+    assert all("gap" in record for record in from_samples) and all("kl" in record for record in from_density)
+    names = {"learned_density_data_arcs_l1.png", "learned_density_data_sine_l2.png", "samples_sine_l1.png"}
+    assert names <= {path.name for path in tmp_path.iterdir()}
+
+
+def normal(z: torch.Tensor) -> torch.Tensor:
+    return 0.5 * z.square().sum(-1)
+
+
+def test_a_third_target_is_one_record(tmp_path, monkeypatch, capsys):
+    """Command line, scores and pictures follow, and what is not known of it is not available."""
+    monkeypatch.setitem(TARGETS, "normal", Target("normal", normal, lambda n, rng: rng.normal(size=(n, 2))))
+    command = ["--data", "normal", "--num_layers", "1", "--num_iter", "5", "--compile", "no", "--workers", "1"]
+    train.main([*command, "--out", str(tmp_path)])
+    from_samples, from_density = json.loads((tmp_path / "result.json").read_text())["runs"]
+    assert "gap" not in from_samples and "kl" not in from_density and "nll" in from_samples
+    assert from_samples["nll"]["mean"] == pytest.approx(1 + math.log(2 * math.pi), abs=0.05)
+    assert (tmp_path / "samples_normal_l1.png").exists() and "gap" not in capsys.readouterr().out
+
+
+def test_the_divergence_of_a_flow_from_its_own_density_is_nought():
+    """On the plane, and on a strip, where it takes log q(A) to be so."""
+    whole = Target("normal", normal, log_z=math.log(2 * math.pi))
+    share = math.erf(1 / math.sqrt(2))
+    strip = Target("normal", normal, log_z=math.log(2 * math.pi * share), half_width=1.0)
+    for target in (whole, strip):
+        kl = scores.score_from_density(identity(), target, count=200_000)["kl"]
+        assert abs(kl["mean"]) <= 4 * max(kl["standard_error"], 1e-6)
+    assert scores.score_from_density(identity(), Target("normal", normal))["loss"]["mean"] == pytest.approx(
+        -math.log(2 * math.pi), abs=1e-4
     )
-    assert [record["num_layers"] for record in records] == [1, 2] and records[0]["nll"]["mean"] > densities.ENTROPY[
-        "arcs"
-    ]
-    assert (tmp_path / "learned_density_data_arcs_l2.png").exists()
-    with pytest.raises(ValueError, match="needs samples"):
-        train.launch_experiments_from_samples(flat, [1], num_iter=5, out=tmp_path)
+
+
+def test_standard_errors_are_those_of_repeated_estimates():
+    """Over draws with other seeds, an estimate strays by what its standard error says."""
+    for estimate, target in [("density", TARGETS["sine"]), ("density", TARGETS["arcs"]), ("samples", TARGETS["arcs"])]:
+        score, key = {"density": (scores.score_from_density, "kl"), "samples": (scores.score_from_samples, "nll")}[
+            estimate
+        ]
+        found = [score(identity(), target, count=2000, seed=seed)[key] for seed in range(200)]
+        strays = np.std([value["mean"] for value in found], ddof=1)
+        assert np.mean([value["standard_error"] for value in found]) == pytest.approx(strays, rel=0.15)
 
 
 def identity() -> Flow:
@@ -128,16 +181,16 @@ def identity() -> Flow:
 
 def test_scores_of_the_identity():
     """A flow that does nothing has a likelihood and a divergence that can be worked out."""
-    x = densities.draw("arcs", seed=99, count=200_000).astype(float)
+    x = TARGETS["arcs"].draw(seed=99, count=200_000).astype(float)
     expected = 0.5 * (x**2).sum(1).mean() + math.log(2 * math.pi)
-    score = flow_scores.score_from_samples(identity(), "arcs")
+    score = scores.score_from_samples(identity(), TARGETS["arcs"])
     assert score["nll"]["mean"] == pytest.approx(expected, abs=0.02)
-    assert score["gap"] == pytest.approx(score["nll"]["mean"] - densities.ENTROPY["arcs"])
+    assert score["gap"] == pytest.approx(score["nll"]["mean"] - TARGETS["arcs"].entropy)
     entropy = 1 + math.log(2 * math.pi)
     z = np.random.default_rng(0).normal(size=(400_000, 2))
-    for name in densities.DENSITIES:
-        energy = densities.DENSITIES[name](torch.from_numpy(z)).numpy()
-        score = flow_scores.score_from_density(identity(), name, count=400_000)
+    for name, target in TARGETS.items():
+        energy = target.energy(torch.from_numpy(z)).numpy()
+        score = scores.score_from_density(identity(), target, count=400_000)
         assert score["loss"]["mean"] == pytest.approx(energy.mean() - entropy, abs=0.1)
         if name == "sine":
             inside = np.abs(z[:, 0]) <= 4
@@ -145,7 +198,7 @@ def test_scores_of_the_identity():
             log_z = math.log(8 * math.sqrt(2 * math.pi) * 0.4)
             assert score["kl"]["mean"] == pytest.approx((log_q + energy)[inside].mean() + log_z, abs=0.1)
         else:
-            assert score["kl"]["mean"] == pytest.approx(score["loss"]["mean"] + densities.LOG_Z["arcs"])
+            assert score["kl"]["mean"] == pytest.approx(score["loss"]["mean"] + target.log_z)
 
 
 @pytest.mark.parametrize(

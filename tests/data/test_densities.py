@@ -28,8 +28,9 @@ def expected_shares(name: str) -> np.ndarray:
         np.linspace(e[0], e[-1], parts * (len(e) - 1), endpoint=False) + (e[1] - e[0]) / parts / 2 for e in (x, y)
     )
     points = torch.from_numpy(np.stack(np.meshgrid(fine_x, fine_y, indexing="ij"), axis=-1))
-    density = torch.exp(-densities.DENSITIES[name](points)).numpy()
-    log_z = densities.LOG_Z[name] if name == "arcs" else math.log(8 * 0.4 * math.sqrt(2 * math.pi))
+    target = densities.TARGETS[name]
+    density = torch.exp(-target.energy(points)).numpy()
+    log_z = target.log_z
     area = (fine_x[1] - fine_x[0]) * (fine_y[1] - fine_y[0])
     return density.reshape(len(x) - 1, parts, len(y) - 1, parts).sum((1, 3)) * area / math.exp(log_z)
 
@@ -48,10 +49,15 @@ def test_known_limits():
     energy = densities.density_arcs(points)
     log_z = torch.logsumexp(-energy.flatten(), 0).item() + math.log(area)
     entropy = (torch.exp(-energy - log_z) * (energy + log_z)).sum().item() * area
-    assert log_z == pytest.approx(densities.LOG_Z["arcs"], abs=1e-5)
-    assert entropy == pytest.approx(densities.ENTROPY["arcs"], abs=1e-5)
-    assert densities.ENTROPY["sine"] == pytest.approx(math.log(8) + norm(scale=0.4).entropy())
-    assert densities.ENTROPY["sine"] == pytest.approx(2.58209, abs=1e-5)
+    assert log_z == pytest.approx(densities.TARGETS["arcs"].log_z, abs=1e-5)
+    assert entropy == pytest.approx(densities.TARGETS["arcs"].entropy, abs=1e-5)
+    sine = densities.TARGETS["sine"]
+    assert sine.entropy == pytest.approx(math.log(8) + norm(scale=0.4).entropy())
+    assert sine.entropy == pytest.approx(2.58209, abs=1e-5)
+    inside = points[..., 0].abs() <= sine.half_width
+    assert (torch.exp(-sine.energy(points)) * inside).sum().item() * area == pytest.approx(
+        math.exp(sine.log_z), rel=2e-3
+    )
 
 
 def test_energies_at_points_worked_out_by_hand():
@@ -69,16 +75,16 @@ def test_energies_stay_finite_far_away():
     assert energy.isfinite().all() and z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", densities.DENSITIES)
+@pytest.mark.parametrize("name", densities.TARGETS)
 def test_data_set_is_drawn_from_its_density(name):
-    points = densities.data_set(name)
+    points = densities.TARGETS[name].data_set()
     assert points.shape == (10_000, 2) and points.dtype == torch.float32
-    assert np.array_equal(points.numpy(), densities.draw(name))
+    assert np.array_equal(points.numpy(), densities.TARGETS[name].draw())
     assert fit(name, points.numpy().astype(float)) > 1e-3
 
 
-@pytest.mark.parametrize("name", densities.DENSITIES)
+@pytest.mark.parametrize("name", densities.TARGETS)
 def test_the_goodness_of_fit_test_finds_a_wrong_sampler(name):
-    points = densities.draw(name, seed=1).astype(float)
+    points = densities.TARGETS[name].draw(seed=1).astype(float)
     assert fit(name, points * 1.03) < 1e-6
     assert fit(name, points + 0.05) < 1e-6

@@ -8,35 +8,42 @@ import torch
 import benchmarks.gan
 import benchmarks.vae
 import data
+import train
+import vae as root_vae
 from experiments import __main__ as experiments
-from experiments import gan as gan_study
-from experiments import gan_fast as gan_paths
+from experiments import dirac, flow, flow_posterior, gan, gan_fast, speed, vae
+from experiments.options import Options
+from question2 import runs
 from report import build
 
 
 def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, capsys):
-    for settings in ("VAE_SETTINGS", "PLANAR_SETTINGS"):
-        small = [(n, 2, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in getattr(experiments, settings)]
-        monkeypatch.setattr(experiments, settings, small)
-    monkeypatch.setattr(experiments, "FLOW_DEPTHS", [2])
-    monkeypatch.setattr(experiments, "BOUND_SAMPLES", [1, 200])
+    for of in (vae, flow_posterior):
+        small = [(n, 2, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
+        monkeypatch.setattr(of, "SETTINGS", small)
+    for of in (flow, speed):
+        monkeypatch.setattr(of, "DEPTHS", [2])
+    monkeypatch.setattr(vae, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
-    monkeypatch.setitem(gan_study.SCALES, "quick", gan_study.SCALES["quick"] + " --max_iters 16 --eval_every 5")
-    monkeypatch.setitem(gan_paths.SCALES, "quick", gan_paths.SCALES["quick"] + " --max_iters 5")
+    monkeypatch.setitem(gan.SCALES["quick"][0], "max_iters", 16)
+    monkeypatch.setitem(gan.SCALES["quick"][1], "eval_every", 5)
+    monkeypatch.setitem(gan_fast.SCALES["quick"][0], "max_iters", 5)
     out = tmp_path / "runs"
-    experiments.main(["--profile", "quick", "--out", str(out)])
+    command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path)]
+    experiments.main(command)
     sources = build.build(tmp_path / "report.pdf", out)
     assert set(sources.values()) == {"runs"}
     assert {path.stem for path in (out / "results").iterdir()} == set(experiments.EXPERIMENTS) == set(build.SECTIONS)
     result = json.loads((out / "results" / "vae.json").read_text())
     assert result["profile"] == "quick" and result["dataset"] == "digits"
     assert result["latent"]["kl"] == sorted(result["latent"]["kl"], reverse=True)
+    assert "out" not in result["settings"]["assignment"]["options"]
 
-    held = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    previous = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     capsys.readouterr()
-    experiments.main(["--profile", "quick", "--out", str(out)])
+    experiments.main(command)
     assert capsys.readouterr().out.count("done before") == len(experiments.EXPERIMENTS)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == held
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == previous
 
 
 def test_the_study_without_cuda_is_left_to_the_reference_unless_asked_for(tmp_path, monkeypatch, capsys):
@@ -51,27 +58,41 @@ def test_a_study_whose_data_cannot_be_had_ends_in_one_line(tmp_path, monkeypatch
     def unavailable(*_):
         raise data.DataUnavailableError("no file, no network")
 
-    monkeypatch.setattr(gan_study, "study", unavailable)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "gan", unavailable)
     with pytest.raises(SystemExit) as stop:
         experiments.main(["--dataset", "digits", "--device", "cpu", "--only", "gan", "--out", str(tmp_path)])
     assert stop.value.code == 2 and capsys.readouterr().err == "error: no file, no network\n"
     assert not list(tmp_path.iterdir())
 
 
-def test_the_full_study_says_how_long_it_will_take(monkeypatch, capsys):
-    monkeypatch.setattr(gan_study, "choose_scale", lambda quick, device: "full")
+def test_the_full_studys_time_is_that_of_all_its_updates(monkeypatch):
     kinds = {kind: {"median": {"fast": float(ms)}} for ms, kind in enumerate(benchmarks.gan.KINDS, start=1)}
     monkeypatch.setattr(benchmarks.gan, "measure", lambda options: {"kinds": kinds})
-    monkeypatch.setattr(gan_study, "study", lambda *_: {})
-    experiments.question2_images(experiments.Options(gan_seeds=2))
     # Two seeds of 100,000 updates: 1 ms with a free critic, twice 2 with spectral normalisation, twice 3 with R1.
-    assert "about 37 minutes" in capsys.readouterr().out
+    assert gan.minutes_of_training(Options(gan_seeds=2)) == pytest.approx(2 * 11 * 100 / 60)
 
 
-def test_another_number_of_seeds_is_another_study():
-    held = {"profile": "full", "dataset": "cifar10", "seeds": [1]}
-    ask = [experiments.Options(gan_seeds=count) for count in (1, 2)]
-    assert [experiments.is_done("gan", held, options) for options in ask] == [True, False]
+@pytest.mark.parametrize("changes", [{"seed": 5}, {"gan_seeds": 2}, {"profile": "quick"}])
+def test_another_seed_or_number_of_seeds_is_another_study(changes):
+    asked = [experiments.asked("gan", Options(device="cpu", **c)) for c in ({}, changes)]
+    assert asked[0] != asked[1] and asked[0] == experiments.asked("gan", Options(device="cpu", dataset="digits"))
+
+
+def test_the_seed_reaches_every_experiment(monkeypatch):
+    options = Options(seed=7, gan_seeds=2, dataset="digits", device="cpu")
+    assert options.seeds([1, 2, 3]) == [7, 8, 9] and Options().seeds([31415]) == [31415]
+    assert {run.hp.seed for run in gan.planned(options, "quick")} == {7, 8}
+    seen = []
+    monkeypatch.setattr(runs, "run_all", lambda planned: seen.extend(planned) or 1 / 0)
+    monkeypatch.setattr(train, "run", lambda asked: seen.extend(asked.seed) or 1 / 0)
+    monkeypatch.setattr(root_vae, "run", lambda asked: seen.append(asked.seed) or 1 / 0)
+    monkeypatch.setattr(benchmarks.vae, "measure", lambda *arguments: seen.append(arguments[-1]) or 1 / 0)
+    for experiment in (dirac.run, flow.run, vae.run, flow_posterior.run, speed.vae):
+        seen.clear()
+        with pytest.raises(ZeroDivisionError):
+            experiment(options)
+        first = seen[0]
+        assert (first.hp.seed if isinstance(first, runs.Run) else first) == 7
 
 
 def test_benchmark_of_the_gans_counts_and_times_both_paths():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import gan_fast as gan_paths
+from experiments import gan_fast
 
 
 @pytest.mark.parametrize(("offset", "within"), [(0.5, True), (2.5, False)])
@@ -11,7 +11,7 @@ def test_fast_path_is_held_against_the_distances_between_seeds(offset, within):
         lines = [{"step": step, "metric": start + step} for step in (1, 2, 3)]
         return {"metrics": [*lines, {"step": 3, "FID": fid}], "final": {"FID": fid}}
 
-    found = gan_paths.compare_curves([run(offset, 5.0), run(0, 1.0), run(1, 2.0), run(-1, 3.0)], "FID")
+    found = gan_fast.compare_curves([run(offset, 5.0), run(0, 1.0), run(1, 2.0), run(-1, 3.0)], "FID")
     assert found["fast_from_plain"] == pytest.approx(offset) and found["within_spread"] == within
     assert sorted(found["between_seeds"]["values"]) == pytest.approx([1, 1, 2])
     assert (found["fast_score"], found["plain_scores"]["mean"]) == (5.0, 2.0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lab import checkpoint
+from lab.command_line import bookkeeping
 
 
 @dataclasses.dataclass
@@ -13,7 +14,7 @@ class Config:
     """A run of two fields."""
 
     seed: int = 1
-    out: str = "here"
+    out: str = bookkeeping("here")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -46,9 +47,55 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     folder = tmp_path / "run"
     checkpoint.claim_folder(folder, Config())
     checkpoint.claim_folder(folder, Config())
-    checkpoint.claim_folder(folder, Config(out="there"), free=("out",))
+    checkpoint.claim_folder(folder, Config(out="there"))
     with pytest.raises(ValueError, match="seed=1"):
-        checkpoint.claim_folder(folder, Config(seed=2), free=("out",))
+        checkpoint.claim_folder(folder, Config(seed=2))
+
+
+@dataclasses.dataclass
+class Later(Config):
+    """The same run in a later version, which has fields more, and another name for the seed."""
+
+    steps: int = 10
+    rates: list[float] = dataclasses.field(default_factory=lambda: [0.5])
+
+
+def test_a_field_that_was_added_later_had_its_default(tmp_path):
+    checkpoint.claim_folder(tmp_path, Config())
+    checkpoint.claim_folder(tmp_path, Later())
+    for changes in ({"steps": 11}, {"rates": [0.1]}):
+        (tmp_path / "config.json").write_text('{"seed": 1}')
+        with pytest.raises(ValueError, match=r"steps=10|rates=\[0.5\]"):
+            checkpoint.claim_folder(tmp_path, Later(**changes))
+    (tmp_path / "config.json").write_text('{"former_seed": 7}')
+    with pytest.raises(ValueError, match="seed=7"):
+        checkpoint.claim_folder(tmp_path, Config(), former={"former_seed": "seed"})
+    checkpoint.claim_folder(tmp_path, Config(seed=7), former={"former_seed": "seed"})
+
+
+def test_parts_are_restored_in_place_by_their_names(tmp_path):
+    def parts():
+        torch.manual_seed(0)
+        network = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.Adam(network.parameters())
+        generators = [torch.Generator().manual_seed(i) for i in range(2)]
+        return {"network": network, "optimizer": optimizer, "generators": generators, "total": torch.zeros(1)}
+
+    def advance(parts):
+        parts["optimizer"].zero_grad()
+        parts["network"](torch.randn(3, 2, generator=parts["generators"][1])).sum().backward()
+        parts["optimizer"].step()
+        parts["total"] += 1
+
+    first, second = parts(), parts()
+    state = checkpoint.Checkpoint(tmp_path / "checkpoint.pt", **first)
+    assert state.restore() == {}
+    advance(first)
+    state.save(step=1, curve=[0.5])
+    assert checkpoint.Checkpoint(tmp_path / "checkpoint.pt", **second).restore() == {"step": 1, "curve": [0.5]}
+    for each in (first, second):
+        advance(each)
+    assert torch.equal(first["network"].weight, second["network"].weight) and second["total"] == 2
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):

@@ -19,7 +19,14 @@ from question2 import summary
 
 ROOT = Path(__file__).parent.parent.parent
 NAME = "cifar10-jsd-2"
-IMAGES = ["--dataset=digits", "--scores=none", "--device=cpu", "--generator_dimh=2", "--critic_dimh=2", "--dimz=4"]
+IMAGES = [
+    "--dataset=digits",
+    "--scores=none",
+    "--device=cpu",
+    "--generator_dimh=2",
+    "--critic_dimh=2",
+    "--generator_dimz=4",
+]
 COMMAND = [f"--config={NAME}", *IMAGES, "--batch_size=8", "--log_every=10", "--checkpoint_minutes=0"]
 
 
@@ -67,7 +74,7 @@ def preempt(out: Path) -> None:
 def survives(tmp_path: Path, executor: str, stop: Callable[[Path], None]) -> str:
     """A run whose job is stopped half way ends as one that was not; what its launcher printed."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run_exp.main([*COMMAND, "--max_iters=150", f"--out={whole}"])
+    run_exp.cli([*COMMAND, "--max_iters=150", f"--out={whole}"])
     command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=150", f"--executor={executor}", f"--out={stopped}"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = stopped / f"{NAME}-31415"
@@ -91,34 +98,34 @@ def test_a_cluster_that_refuses_the_jobs_is_one_line(tmp_path, monkeypatch, caps
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(SystemExit) as stop:
-        run_exp.main([*COMMAND, "--executor", "slurm", "--out", str(tmp_path / "runs")])
+        run_exp.cli([*COMMAND, "--executor", "slurm", "--out", str(tmp_path / "runs")])
     error = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2 and "refuses the jobs" in error and "invalid partition" in error
 
 
 def test_local_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
-    assert "handed in again" in survives(tmp_path, "local", kill)
+    assert "resubmitted" in survives(tmp_path, "local", kill)
 
 
 def test_slurm_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path, slurm):
-    assert "handed in again" in survives(tmp_path, "slurm", kill)
+    assert "resubmitted" in survives(tmp_path, "slurm", kill)
 
 
 def test_slurm_job_that_is_preempted_is_requeued_and_goes_on_from_its_checkpoint(tmp_path, slurm):
-    assert "handed in again" not in survives(tmp_path, "slurm", preempt)  # Slurm did it, the launcher had only to wait
+    assert "resubmitted" not in survives(tmp_path, "slurm", preempt)  # Slurm did it, the launcher had only to wait
 
 
 def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
     command = ["--config=dirac-w1-[13]", "--seed", "1", "2", "--max_iters=60", f"--out={tmp_path}", "--summary"]
-    run_exp.main([*command, "--executor=slurm", "--parallel=2"])
+    run_exp.cli([*command, "--executor=slurm", "--parallel=2"])
     printed = capsys.readouterr().out
     assert "dirac-w1-1" in printed and "2 seeds" in printed
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path, ["out"])
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path)
 
 
 def test_a_run_that_fails_is_reported_and_not_repeated(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        run_exp.main(["--config=cifar10-jsd-1", "--dataset=nonsense", f"--out={tmp_path}", "--executor=local"])
+        run_exp.cli(["--config=cifar10-jsd-1", "--dataset=nonsense", f"--out={tmp_path}", "--executor=local"])
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert "cifar10-jsd-1-31415 failed" in error and "unknown data set" in error and "again" not in error
@@ -127,11 +134,11 @@ def test_a_run_that_fails_is_reported_and_not_repeated(tmp_path, capsys):
 def test_no_cluster_is_a_clear_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(SystemExit) as stop:
-        run_exp.main(["--config=dirac-w1-1", f"--out={tmp_path}", "--executor=slurm"])
+        run_exp.cli(["--config=dirac-w1-1", f"--out={tmp_path}", "--executor=slurm"])
     assert stop.value.code == 2 and "slurm" in capsys.readouterr().err
     for wrong in (["--executor=cloud"], ["--tries=0"]):
         with pytest.raises(SystemExit) as stop:
-            run_exp.main(["--config=dirac-w1-1", f"--out={tmp_path}", *wrong])
+            run_exp.cli(["--config=dirac-w1-1", f"--out={tmp_path}", *wrong])
         assert stop.value.code == 2
 
 
@@ -158,12 +165,12 @@ def test_a_run_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
 
     monkeypatch.setattr(jobs, "make_executor", lambda *_: Executor())
     resources = jobs.Resources(executor="local", tries=3)
-    failed = jobs.run_jobs({"a": jobs.Task([])}, tmp_path, resources, progress=False, poll=0)
+    failed = jobs.run_jobs({"a": jobs.Task(print)}, tmp_path, resources, progress=False, poll=0)
     assert len(submitted) == 3 and failed["a"].startswith("died")
 
 
 def finished(folder: Path, name: str, seed: int, metric: float, **changes) -> None:
-    config = {"config": name, "seed": seed, "reg_cf": 1, "out": "here", **changes}
+    config = {"config": name, "seed": seed, "critic_reg_cf": 1, "exp_path": "here", **changes}
     checkpoint.write_json(folder / f"{name}-{seed}" / "config.json", config)
     result = {"metrics": [{"step": 10, "metric": metric}], "final": {"step": 10, "samples": 5, "FID": 2 * metric}}
     checkpoint.write_json(folder / f"{name}-{seed}" / "result.json", result)
@@ -177,9 +184,9 @@ def test_summary_is_the_mean_and_deviation_over_seeds(tmp_path):
     assert first["seeds"] == [0, 1, 2] and set(first["numbers"]) == {"metric", "FID"}
     assert (first["numbers"]["FID"]["mean"], first["numbers"]["FID"]["deviation"]) == (4.0, 2.0)
     assert second["numbers"]["metric"]["deviation"] is None and "±" not in summary.table([second])
-    finished(tmp_path, "cifar10-jsd-1", 3, 4.0, reg_cf=9)
-    finished(tmp_path, "cifar10-w1-2", 1, 7.0, out="elsewhere")
-    with pytest.raises(ValueError, match="reg_cf"):
-        summary.collect(tmp_path, ["out"])
+    finished(tmp_path, "cifar10-jsd-1", 3, 4.0, critic_reg_cf=9)
+    finished(tmp_path, "cifar10-w1-2", 1, 7.0, exp_path="elsewhere")
+    with pytest.raises(ValueError, match="critic_reg_cf"):
+        summary.collect(tmp_path)
     with pytest.raises(ValueError, match="no finished run"):
         summary.collect(tmp_path / "nothing")

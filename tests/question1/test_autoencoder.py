@@ -134,10 +134,10 @@ def test_kl_per_dimension_adds_up():
     torch.testing.assert_close(autoencoder.kl_per_dimension(model, images).sum(), total.detach())
 
 
-def random_posterior(size: int, num_flows: int) -> autoencoder.VAE:
+def random_posterior(size: int, num_layers: int) -> autoencoder.VAE:
     """A model whose posterior's flows differ much from the identity."""
     torch.manual_seed(1)
-    model = autoencoder.VAE(latent_size=size, image_size=12, width=8, num_flows=num_flows)
+    model = autoencoder.VAE(latent_size=size, image_size=12, width=8, num_layers=num_layers)
     with torch.no_grad():
         model.encoder[-1].weight *= 4
         model.encoder[-1].bias.normal_()
@@ -146,7 +146,7 @@ def random_posterior(size: int, num_flows: int) -> autoencoder.VAE:
 
 def test_planar_posterior_is_the_density_of_its_draws():
     """For one image: log q(z|x) against the density of z0 and autograd's Jacobian of the flow."""
-    model = random_posterior(3, num_flows=4).double()
+    model = random_posterior(3, num_layers=4).double()
     q = model.posterior(torch.ones(1, 12, dtype=torch.float64))
     noise = torch.randn(5, 3, dtype=torch.float64)
     z, log_q = q.sample(noise.unsqueeze(0))
@@ -159,14 +159,14 @@ def test_planar_posterior_is_the_density_of_its_draws():
 
 def test_importance_sampling_with_a_planar_posterior_finds_the_likelihood(small):
     plain, images = small
-    model = random_posterior(1, num_flows=2)
+    model = random_posterior(1, num_layers=2)
     model.decoder = plain.decoder
     estimate = autoencoder.log_likelihood(model, images, num_samples=2_000_000, rows=200_000)
     np.testing.assert_allclose(estimate.numpy(), exact_log_likelihood(model, images), atol=0.05)
 
 
 def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
-    model = random_posterior(2, num_flows=3)
+    model = random_posterior(2, num_layers=3)
     x, noise = torch.randint(0, 2, (4, 12), dtype=torch.uint8), torch.randn(4, 2)
     z, log_q = model.posterior(x.float()).sample(noise.unsqueeze(1))
     log_px = log_likelihood_bernoulli(torch.sigmoid(model.decode(z.squeeze(1))), x.float())
@@ -178,7 +178,7 @@ def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
 
 def test_no_flows_is_the_normal_posterior():
     torch.manual_seed(0)
-    model = autoencoder.VAE(latent_size=3, num_flows=0)
+    model = autoencoder.VAE(latent_size=3, num_layers=0)
     q = model.posterior(torch.rand(2, 784))
     noise = torch.randn(2, 5, 3)
     z, log_q = q.sample(noise)

@@ -1,8 +1,10 @@
 """Image runs on the stand-in: they learn, resume to the bit after any kill, and keep their records straight."""
 
 import contextlib
+import copy
 import dataclasses
 import json
+import pickle
 import random
 import signal
 import subprocess
@@ -18,11 +20,11 @@ import data
 import run_exp
 from lab import checkpoint
 from model import Critic, Generator
-from question2 import image_gan
+from question2 import image_gan, runs, score
 from question2.configurations import CONFIGURATIONS, Management
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = {"generator_dimh": 2, "critic_dimh": 2, "dimz": 4, "batch_size": 8}
+SMALL = {"generator_dimh": 2, "critic_dimh": 2, "generator_dimz": 4, "batch_size": 8}
 FLAGS = [f"--{name}={value}" for name, value in SMALL.items()] + ["--dataset=digits", "--scores=none", "--device=cpu"]
 
 
@@ -70,7 +72,7 @@ def test_statistics_of_the_average_are_those_of_its_own_weights(tmp_path):
     with torch.no_grad():
         players.averaged.layers[0].bias += 5  # the first normalisation's mean must follow
     before = torch.get_rng_state()
-    generator = image_gan.refresh_average(players, hp)
+    generator = image_gan.as_kept(players.averaged)
     assert torch.equal(torch.get_rng_state(), before) and not generator.training
     assert generator.layers[1].running_mean.mean().item() == pytest.approx(5, abs=1)
 
@@ -117,17 +119,17 @@ def test_a_run_that_is_killed_at_random_moments_ends_the_same_to_the_bit(tmp_pat
 
 def test_time_limit_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys):
     command = ["--config=cifar10-jsd-1", *FLAGS, "--max_iters=30", "--log_every=10", f"--out={tmp_path / 'cut'}"]
-    run_exp.main([*command, "--max_minutes=1e-9"])
+    run_exp.cli([*command, "--max_minutes=1e-9"])
     assert "goes on" in capsys.readouterr().out
     folder = tmp_path / "cut" / "cifar10-jsd-1-31415"
     assert checkpoint.load(folder / "checkpoint.pt")["step"] < 30 and not (folder / "result.json").exists()
-    run_exp.main(command)
+    run_exp.cli(command)
     state = checkpoint.load(folder / "checkpoint.pt")
     assert state["step"] == 30 and (folder / "result.json").exists()
     generator = image_gan.load_generator(folder / "generator.pt")
-    for name, value in generator.state_dict().items():  # float16 has 11 bits
+    for name, value in generator.named_parameters():  # float16 has 11 bits
         torch.testing.assert_close(value, state["players"]["averaged"][name], rtol=2**-11, atol=1e-7)
-    assert generator(torch.randn(3, SMALL["dimz"])).shape == (3, 3, 32, 32) and not generator.training
+    assert generator(torch.randn(3, SMALL["generator_dimz"])).shape == (3, 3, 32, 32) and not generator.training
 
 
 def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
@@ -136,18 +138,58 @@ def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
     for network, inputs in [(Generator(6, 4), noise), (Critic(4, sn=True), x)]:
         network.eval()
         plain = network(inputs)
-        image_gan.run_in_bfloat16(network)
-        fast = network(inputs)
+        fast = image_gan.in_bfloat16(network)(inputs)
+        assert torch.equal(network(inputs), plain)  # the network itself is what it was
         assert fast.dtype == torch.float32 and not torch.equal(plain, fast)
         torch.testing.assert_close(plain, fast, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["cifar10-jsd-2", "cifar10-w1-3"])
-def test_fast_path_trains_like_the_plain_one(tmp_path, name):
+def test_a_copy_of_a_network_in_training_gives_the_copys_outputs(tmp_path):
+    """In every precision: nothing in a network refers to another one."""
+    for bfloat16 in (False, True):
+        hp, images = small("cifar10-jsd-2"), data.digit_images()
+        players = image_gan.Players(hp, images.device, fast=True)
+        image_gan.make_advance(hp, players, images, torch.zeros(()), bfloat16)()
+        for network, inputs in [(players.critic, torch.rand(2, 3, 32, 32)), (players.generator, torch.randn(2, 4))]:
+            copied = copy.deepcopy(network).eval()
+            if isinstance(network, Generator):  # spectral normalisation keeps a network from being pickled, by itself
+                copied = pickle.loads(pickle.dumps(copied))
+            with torch.no_grad():
+                before = copied(inputs)
+                for parameter in network.parameters():
+                    parameter.zero_()
+                assert torch.equal(copied(inputs), before) and not torch.equal(network.eval()(inputs), before)
+
+
+def test_what_is_scored_is_what_is_kept(tmp_path):
+    """Scores of the file's generator are those of the record, to the last digit."""
+    folder = tmp_path / "cifar10-jsd-2-5"
+    command = ["--config=cifar10-jsd-2", "--seed=5", *FLAGS, "--scores=classifier", f"--data={tmp_path}"]
+    run_exp.cli([*command, "--max_iters=6", "--eval_samples=40", "--final_samples=60", f"--out={tmp_path}"])
+    (run,) = runs.plan("cifar10-jsd-2", [5])
+    images = runs.load_images(
+        dataclasses.replace(run.management, dataset="digits", scores="classifier", data_path=str(tmp_path))
+    )
+    eval_step = images.evaluation(SMALL["generator_dimz"])
+    critic = Critic(SMALL["critic_dimh"], sn=True)
+    critic.load_state_dict(checkpoint.load(folder / "checkpoint.pt")["players"]["critic"])
+    _, scores = eval_step(score.batches(images.test, 60), critic, image_gan.load_generator(folder / "generator.pt"))
+    final = json.loads((folder / "result.json").read_text())["final"]
+    assert (scores["FID"], scores["IS"], scores["cp"]) == (final["FID-C"], final["IS-C"], final["cp"])
+    assert final["FID-C_trained"] != final["FID-C"] and final["samples"] == 60
+    assert len(list(tmp_path.glob("statistics-C-train-digits-*.pt"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "bfloat16"), [("cifar10-jsd-2", True), ("cifar10-w1-3", True), ("cifar10-w1-3", False)]
+)
+def test_fast_path_trains_like_the_plain_one(tmp_path, monkeypatch, name, bfloat16):
     hp = small(name, max_iters=20, critic_lr=2e-3)
     plain = train(tmp_path / "plain", hp)[1]
     assert plain[-1]["metric"] > 0.1  # it has learnt something that could differ
     management = Management(log_every=5, eval_every=10, fast="yes")
+    # In bfloat16 too, which is taken by itself only where it is native.
+    monkeypatch.setattr(image_gan, "native_bfloat16", lambda device: bfloat16)
     (tmp_path / "fast").mkdir()
     fast = image_gan.train(hp, management, data.digit_images(), tmp_path / "fast", progress=False)[1]
     assert [line["metric"] for line in fast] == pytest.approx([line["metric"] for line in plain], rel=0.1, abs=0.01)

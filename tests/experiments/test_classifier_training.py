@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import data
+from experiments import classifier as training
 from question2 import classifier
 
 
@@ -23,26 +24,26 @@ def images(count: int = 600) -> data.LabelledImages:
 
 @pytest.fixture
 def options(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "cifar10", lambda root: images())
-    monkeypatch.setattr(classifier, "PADDING", 1)
-    return lambda **changes: classifier.Hyperparameters(
+    monkeypatch.setattr(training, "cifar10", lambda root: images())
+    monkeypatch.setattr(training, "PADDING", 1)
+    return lambda **changes: training.Hyperparameters(
         **{"width": 4, "epochs": 3, "batch_size": 20, "out": str(tmp_path / "run"), "device": "cpu", **changes}
     )
 
 
 def test_it_learns_and_what_is_tested_is_what_is_kept(options, tmp_path):
-    result = classifier.run(options(epochs=8), progress=False)
+    result = training.run(options(epochs=8), progress=False)
     assert result["test_accuracy"] > 0.8
     network = classifier.load(tmp_path / "run" / "classifier.pt")
-    assert classifier.accuracy(network, *images()[2:]) == result["test_accuracy"]
+    assert training.accuracy(network, *images()[2:]) == result["test_accuracy"]
     state = torch.load(tmp_path / "run" / "classifier.pt", weights_only=True)["network"]
-    assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float16}
+    assert {state[name].dtype for name, _ in network.named_parameters()} == {torch.float16}
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(options, tmp_path, monkeypatch):
-    whole, _ = classifier.train(options(out=str(tmp_path / "whole")), images(), progress=False)
-    save, count = classifier.checkpoint.save, []
+    whole, _ = training.train(options(out=str(tmp_path / "whole")), images(), progress=False)
+    save, count = training.checkpoint.save, []
 
     def save_twice(*args):
         save(*args)
@@ -50,19 +51,20 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(options, tmp_path, m
         if len(count) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(classifier.checkpoint, "save", save_twice)
+    monkeypatch.setattr(training.checkpoint, "save", save_twice)
     cut = options(out=str(tmp_path / "cut"))
     with pytest.raises(KeyboardInterrupt):
-        classifier.train(cut, images(), progress=False)
-    resumed, history = classifier.train(cut, images(), progress=False)
+        training.train(cut, images(), progress=False)
+    resumed, history = training.train(cut, images(), progress=False)
     assert len(history) == 3
+    assert [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").open()] == [1, 2, 3]
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
 def test_shifted_images_are_parts_of_the_padded_ones():
     steps = torch.arange(40, dtype=torch.uint8)
     padded = torch.stack([steps[:, None].expand(40, 40), steps.expand(40, 40), torch.full((40, 40), 7)]).byte()[None]
-    batch = classifier.shifted(padded, torch.zeros(200, dtype=torch.int64)).int()
+    batch = training.shifted(padded, torch.zeros(200, dtype=torch.int64)).int()
     down, right = batch[:, 0], batch[:, 1]
     assert ((down[:, 1:] - down[:, :-1]) == 1).all() and (batch[:, 2] == 7).all()
     directions = (right[:, :, 1:] - right[:, :, :-1])[:, 0, 0]
@@ -73,12 +75,12 @@ def test_shifted_images_are_parts_of_the_padded_ones():
 def test_committed_weights_are_small_and_classify(real_cifar):
     assert classifier.WEIGHTS.stat().st_size < 6e6
     said = json.loads(classifier.WEIGHTS.with_suffix(".json").read_text())["test_accuracy"]
-    measured = classifier.accuracy(classifier.load(), real_cifar.test[::5], real_cifar.test_labels[::5])
+    measured = training.accuracy(classifier.load(), real_cifar.test[::5], real_cifar.test_labels[::5])
     assert said > 0.9 and measured == pytest.approx(said, abs=0.015)
 
 
 def test_bad_options_are_refused(capsys):
     for argv in (["--epochs", "0"], ["--learning_rate", "-1"], ["--data", "/nonexistent/folder"]):
         with pytest.raises(SystemExit) as stop:
-            classifier.main(argv)
+            training.main(argv)
         assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: ")

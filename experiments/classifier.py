@@ -1,0 +1,181 @@
+"""Train the classifier whose features score images: ``question2/classifier.py`` is its network.
+
+    python -m experiments.classifier --epochs 14 --out runs/classifier
+
+trains it, goes on where a killed run stopped, and prints the accuracy on the test set.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from data import DataUnavailableError, LabelledImages, cifar10, default_root
+from lab import checkpoint, command_line
+from lab.command_line import bookkeeping
+from lab.device import choose_device, native_bfloat16
+from lab.record import Record
+from question2 import classifier
+from question2.classifier import Classifier
+
+PADDING = 4  # pixels by which training shifts an image at most
+
+
+@dataclass
+class Hyperparameters:
+    """The classifier and its training."""
+
+    data: str = bookkeeping(default_factory=default_root)  # folder where data sets lie or are put
+    width: int = 24  # channels of the first layer; they double three times
+    epochs: int = 14  # passes over the training images
+    batch_size: int = 256  # images per update
+    learning_rate: float = 0.3  # peak of the one-cycle schedule of SGD with momentum
+    weight_decay: float = 5e-4  # of all weights
+    seed: int = 1  # of the initial weights, the order of the images and their shifts
+    device: str = bookkeeping("auto")  # auto, cpu, cuda, ...
+    out: str = bookkeeping("runs/classifier")  # folder of the run
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.epochs, self.batch_size) < 1 or not self.learning_rate > 0 or self.weight_decay < 0:
+            raise ValueError("width, epochs and batch_size must be at least 1, learning_rate positive")
+
+
+def shifted(images: Tensor, index: Tensor) -> Tensor:
+    """A batch of training images, each mirrored or not and moved by up to ``PADDING`` pixels.
+
+    Args:
+        images: uint8, ``(N, 3, 32 + 2 · PADDING, 32 + 2 · PADDING)``, padded.
+        index: Which images, ``(B,)``.
+
+    Returns:
+        uint8, ``(B, 3, 32, 32)``.
+    """
+    count, device = len(index), images.device
+    steps = torch.arange(32, device=device)
+    top, left = torch.randint(2 * PADDING + 1, (2, count, 1), device=device)
+    mirrored = torch.rand(count, 1, device=device) < 0.5
+    columns = left + torch.where(mirrored, 31 - steps, steps)
+    # In this order the channels come out last in memory, as the images have them.
+    return images.permute(0, 2, 3, 1)[index[:, None, None], (top + steps)[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
+
+
+@torch.no_grad()
+def accuracy(network: Classifier, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+    """Share of images that are classified right; images and their mirror images vote together."""
+    network.eval()
+    right = 0
+    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        right += ((network(x)[1] + network(x.flip(3))[1]).argmax(1) == y).sum().item()
+    return right / len(images)
+
+
+def train(options: Hyperparameters, images: LabelledImages, progress: bool = True) -> tuple[Classifier, list[dict]]:
+    """Train a classifier, or go on from the checkpoint in the run's folder.
+
+    Returns:
+        The classifier, and per epoch the mean loss in nats and the seconds it took.
+    """
+    device = choose_device(options.device)
+    padded = F.pad(images.train, [PADDING] * 4, mode="reflect").contiguous(memory_format=torch.channels_last).to(device)
+    labels = images.train_labels.to(device)
+    torch.manual_seed(options.seed)
+    network = Classifier(options.width).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(), options.learning_rate, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
+    )
+    per_epoch = max(1, len(labels) // options.batch_size)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        options.learning_rate,
+        total_steps=per_epoch * options.epochs,
+        pct_start=0.2,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        final_div_factor=1e3,
+    )
+    state = checkpoint.Checkpoint(
+        Path(options.out) / "checkpoint.pt", network=network, optimizer=optimizer, scheduler=scheduler
+    )
+    history: list[dict] = state.restore().get("history", [])
+    bfloat16 = native_bfloat16(device)
+    total_updates, done = per_epoch * options.epochs, per_epoch * len(history)
+    with (
+        Record(Path(options.out), len(history), unit="epoch") as record,
+        tqdm(total=total_updates, initial=done, desc="classifier", unit=" updates", disable=not progress) as bar,
+    ):
+        for epoch in range(len(history), options.epochs):
+            started = time.perf_counter()
+            # One seed an epoch: a run that goes on sees what it would have seen.
+            torch.manual_seed(options.seed * 1000 + epoch)
+            order = torch.randperm(len(labels), device=device)
+            network.train()
+            total = torch.zeros((), device=device)
+            for index in order[: per_epoch * options.batch_size].split(options.batch_size):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    _, logits = network(shifted(padded, index))
+                loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                total += loss.detach()
+                bar.update()
+            history.append({"loss": total.item() / per_epoch, "seconds": time.perf_counter() - started})
+            bar.set_postfix(loss=f"{history[-1]['loss']:.3f}")
+            record.add(epoch + 1, **history[-1])
+            state.save(history=history)
+    return network, history
+
+
+def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
+    """Train, test, and write ``classifier.pt`` (float16) and ``result.json`` in the run's folder.
+
+    Raises:
+        ValueError: The folder holds another configuration's run.
+        DataUnavailableError: CIFAR-10 cannot be had.
+    """
+    images = cifar10(options.data)
+    checkpoint.claim_folder(options.out, options)
+    network, history = train(options, images, progress)
+    out = Path(options.out)
+    checkpoint.save(out / "classifier.pt", {"width": options.width, "network": checkpoint.as_float16(network)})
+    # What is tested is what is kept: the rounded weights.
+    device = next(network.parameters()).device
+    rounded = classifier.load(out / "classifier.pt", device)
+    result = {
+        "test_accuracy": accuracy(rounded, images.test.to(device), images.test_labels.to(device)),
+        "bytes": (out / "classifier.pt").stat().st_size,
+        "epochs": options.epochs,
+        "width": options.width,
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "history": history,
+    }
+    checkpoint.write_json(out / "result.json", result)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = command_line.parse(
+        Hyperparameters,
+        "Train the classifier whose features score images.",
+        argv,
+        program="python -m experiments.classifier",
+    )
+    try:
+        result = run(options)
+    except (ValueError, DataUnavailableError) as error:
+        command_line.fail(error)
+    print(f"test accuracy {result['test_accuracy']:.4f}, {result['bytes']} bytes of weights, in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

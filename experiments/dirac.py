@@ -1,0 +1,45 @@
+"""Question 2.6: all configurations of the dirac game, theory beside practice."""
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.options import Options
+from question2 import runs
+from question2.configurations import Management
+
+SEED = 31415
+SHOWN = ["dirac-jsd-3", "dirac-jsd-10", "dirac-w1-6"]
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Play every configuration from the same starting points."""
+    (seed,) = options.seeds([SEED])
+    out = Path(options.out) / "dirac"
+    changes = {"max_iters": 600} if options.quick else {}
+    started = time.perf_counter()
+    outcome = runs.run_all(runs.plan("dirac-*", [seed], Management(exp_path=str(out)), **changes))
+    seconds = time.perf_counter() - started
+    shutil.copy(out / f"dirac-{seed}.png", options.figures / "dirac_overview.png")
+    rows = []
+    for one in outcome.runs:
+        if one.name in SHOWN:
+            shutil.copy(one.folder / "trajectory.png", options.figures / f"dirac_{one.name}.png")
+        setting = {
+            "loss": one.hp.loss_type,
+            "penalty": one.hp.critic_reg_type,
+            "weight": one.hp.critic_reg_cf,
+            "ema": one.hp.generator_alpha_ema,
+        }
+        rows.append({"name": one.name, **setting, **(outcome.results[one.label] or {})})
+    first = outcome.runs[0].hp
+    return {
+        "dataset": "none",
+        "seed": seed,
+        "options": {"max_iters": first.max_iters, "games": first.games, "lr": first.generator_lr},
+        "cycle_of_a_weak_penalty": 4 / math.pi,
+        "rows": rows,
+        "seconds": seconds,
+    }

@@ -1,0 +1,49 @@
+"""What a run of the experiments is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import data
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    # full, or quick: small data, few steps, no network, about four minutes on two cores
+    profile: Literal["full", "quick"] = "full"
+    data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
+    # of the VAE: auto, binarized_mnist, digits or a file NAME.npz; the quick profile always takes digits
+    dataset: str = "auto"
+    only: list[str] = field(default_factory=list)  # names of experiments, to run these alone
+    seed: int | None = None  # the first of the seeds of every experiment; left out, those of the published results
+    gan_seeds: int = 1  # seeds of each configuration in the study of question 2.7
+    device: str = "auto"  # auto, cpu, cuda, ...
+    out: str = ""  # folder of the runs, their results and figures; left empty, runs/PROFILE
+
+    def __post_init__(self) -> None:
+        if self.profile not in ("full", "quick"):
+            raise ValueError(f"profile must be full or quick, got {self.profile!r}")
+        if not 1 <= self.gan_seeds <= 3:
+            raise ValueError(f"gan_seeds must be in 1 to 3, got {self.gan_seeds}")
+        if self.profile == "quick":
+            self.dataset, self.gan_seeds = "digits", 2
+        self.out = self.out or f"runs/{self.profile}"
+
+    @property
+    def quick(self) -> bool:
+        """Whether everything is to be small."""
+        return self.profile == "quick"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures, made if it is missing."""
+        folder = Path(self.out) / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def seeds(self, published: Sequence[int]) -> list[int]:
+        """As many seeds as the published results have: those, or the ones from ``--seed`` on."""
+        return list(published) if self.seed is None else [self.seed + i for i in range(len(published))]

@@ -1,0 +1,92 @@
+"""Questions 1.6 and 1.7: the VAE in each setting, its bound as K grows, what its latents carry."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import data
+import vae
+from experiments.options import Options
+from lab.command_line import determining
+from lab.estimates import spread
+from question1 import autoencoder, plots
+
+# The assignment's setting, and what "feel free to modify the hyper-parameters" allows with the same network:
+# name, number of seeds, changes to the defaults. The quick profile shortens them.
+TUNED = {"schedule": "one-cycle", "learning_rate": 3e-3, "gradient": "path"}
+SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
+    ("assignment", 5, {}),
+    ("tuned", 3, TUNED),
+    ("long", 3, {**TUNED, "learning_rate": 2e-3, "epochs": 200, "batch_size": 128, "input_dropout": 0.1}),
+]
+BOUND_SAMPLES = [1, 10, 200, 5000]
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Questions 1.6 and 1.7: the VAE in each setting and seed, its bound as K grows, what its latents carry."""
+    dataset, splits = data.load(options.dataset, options.data)
+    settings = {}
+    for name, seeds, changes in SETTINGS:
+        bound = BOUND_SAMPLES if name == "assignment" else [200]
+        settings[name], first = train_vaes(options, name, seeds, changes, bound)
+        if name == "assignment":
+            log_px = settings[name]["runs"][0]["test_log_px"]
+            bounds = [{"k": int(k), **value} for k, value in log_px.items()]
+            latent = dimensions(settings[name]["runs"][0]["kl_per_dimension"])
+    plots.training(options.figures / "vae_training.svg", settings)
+    plots.bound(options.figures / "vae_bound.svg", bounds)
+    plots.dimensions(options.figures / "vae_kl.svg", latent["kl"])
+    plots.images(options.figures, first, splits.test)
+    sizes = dict(zip(splits._fields, map(len, splits), strict=True))
+    printed = settings["assignment"]["runs"][0]
+    printed = vae.report({**printed, "test_log_px": {"200": printed["test_log_px"]["200"]}})
+    return {
+        "dataset": dataset,
+        "images": sizes,
+        "settings": settings,
+        "bounds": bounds,
+        "latent": latent,
+        "printed": printed,
+    }
+
+
+def train_vaes(
+    options: Options, name: str, seeds: int, changes: dict[str, Any], bound: Sequence[int] = (200,)
+) -> tuple[dict[str, Any], autoencoder.VAE]:
+    """Train a setting in several seeds; its options and results, and the first seed's model.
+
+    The log-likelihood is estimated with K = 200; the first seed's for every K of ``bound``.
+    """
+    runs = []
+    if options.quick:
+        seeds, changes = min(2, seeds), {**changes, "epochs": min(20, changes.get("epochs", 20))}
+    first, *others = options.seeds(range(1, seeds + 1))
+    for seed in (first, *others):
+        out = Path(options.out) / "vae" / Path(options.dataset).stem / f"{name}-{seed}"
+        samples = [k for k in bound if k <= 200 or not options.quick] if seed == first else [200]
+        where = {"dataset": options.dataset, "data": options.data, "device": options.device, "out": str(out)}
+        one = vae.Hyperparameters(**where, seed=seed, num_samples=samples, **changes)
+        print(f"VAE, {name}, seed {seed}, in {out}")
+        runs.append((one, *vae.run(one)))
+    one, model, *_ = runs[0]
+    # What a reader needs: not what differs between seeds, nor folders.
+    return {
+        "options": {k: v for k, v in determining(one).items() if k != "seed"},
+        **summarise([result for *_, result in runs]),
+    }, model
+
+
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "runs": list(results),
+        "valid_elbo": spread([result["valid_elbo"]["mean"] for result in results]),
+        "test_elbo": spread([result["test_elbo"]["mean"] for result in results]),
+        "test_log_px": spread([result["test_log_px"]["200"]["mean"] for result in results]),
+        "train_minutes": spread([result["train_seconds"] / 60 for result in results]),
+    }
+
+
+def dimensions(kl_per_dimension: Sequence[float], threshold: float = 0.1) -> dict[str, Any]:
+    """The KL divergence per latent dimension, in falling order, and how many exceed ``threshold`` nats."""
+    kl = sorted(kl_per_dimension, reverse=True)
+    return {"kl": kl, "threshold": threshold, "active": sum(value > threshold for value in kl), "total": sum(kl)}
