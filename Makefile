@@ -1,4 +1,4 @@
-# make report | test | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
+# make report | test | test-quick | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=quick       minutes instead of hours, no network
 
@@ -7,7 +7,7 @@ PROFILE ?= full
 export DATA ?= datasets
 BIN := .venv/bin
 
-.PHONY: help report test test-slurm lint benchmark reference clean
+.PHONY: help report test test-quick test-slurm lint benchmark reference clean
 
 help:
 	@sed -n 's/^# //p; s/^#   /  /p' Makefile
@@ -17,7 +17,11 @@ report: .venv/installed
 	$(BIN)/python -m report --runs runs/$(PROFILE)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# What takes more than some seconds left out.
+test-quick: lint
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # Jobs on a Slurm cluster of one node that the test starts and stops: as root, with slurm-wlm and munge installed.
 test-slurm: .venv/installed
@@ -27,6 +31,7 @@ test-slurm: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks.vae --data "$(DATA)"
@@ -35,7 +40,7 @@ benchmark: .venv/installed
 
 # Take what runs/full holds as the published reference: JSON, figures, PDF and the README's table.
 reference: .venv/installed
-	$(BIN)/python -m report --runs runs/full --publish True
+	$(BIN)/python -m report --runs runs/full --publish
 
 # The stamp is written last, so an installation that broke off is taken up again.
 .venv/installed: requirements.txt

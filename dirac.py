@@ -137,8 +137,8 @@ def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None
         if t:
             step(data, critic, critic_optim, generator, averaged, generator_optim)
         thetas[t], psis[t], averages[t] = generator.theta.data, critic.psi.data, averaged.theta.data
-    thetas, psis, averages = (values[..., :n].numpy() for values in (thetas, psis, averages))
-    return Trajectory(thetas, psis, averages if game.alpha_ema is not None else None)
+    played = [values[..., :n].numpy() for values in (thetas, psis, averages)]
+    return Trajectory(played[0], played[1], played[2] if game.alpha_ema is not None else None)
 
 
 def _optimizer(

@@ -201,7 +201,7 @@ def make_losses(loss_type: str, reg_type: str | None = None, reg_cf: float = 1.0
     return metric, critic_loss
 
 
-def apply_exponential_moving_average(source: nn.Module, target: nn.Module, alpha: float = 0.998) -> None:
+def apply_exponential_moving_average(source: "nn.Module | _Updated", target: nn.Module, alpha: float = 0.998) -> None:
     r"""Move the target's parameters towards the source's, in place.
 
     .. math:: \tilde\theta \leftarrow \alpha \tilde\theta + (1 - \alpha) \theta
@@ -288,7 +288,7 @@ def make_train_step(
         if alpha_ema is not None:
             # A bare callable has no parameters to name; those in its optimiser are its own.
             source = generator if isinstance(generator, nn.Module) else _Updated(generator_optim)
-            apply_exponential_moving_average(source, test_generator, alpha_ema)
+            apply_exponential_moving_average(source, test_generator, alpha_ema)  # type: ignore[arg-type]
         return value.detach()
 
     return train_step
@@ -338,20 +338,24 @@ def make_eval_step(
         metric.persistent(True)
         return metric
 
+    @torch.no_grad()
+    def distance_of_real() -> FrechetInceptionDistance:
+        metric: FrechetInceptionDistance | None = None
+        for real in _first(eval_data_iter, EVAL_SAMPLES):
+            features, _ = network(to_uint8(real.to(device)))
+            metric = metric or distance_of(features.shape[1])
+            metric.update(features.double(), real=True)
+        if metric is None:
+            raise ValueError(f"eval_data_iter holds no images, and {path} does not exist")
+        return metric
+
     path = Path(stats_filename)
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
         distance = distance_of(len(state["real_features_sum"]))
         distance.load_state_dict(state)
     else:
-        distance = None
-        with torch.no_grad():
-            for real in _first(eval_data_iter, EVAL_SAMPLES):
-                features, _ = network(to_uint8(real.to(device)))
-                distance = distance or distance_of(features.shape[1])
-                distance.update(features.double(), real=True)
-        if distance is None:
-            raise ValueError(f"eval_data_iter holds no images, and {path} does not exist")
+        distance = distance_of_real()
         # Under another name first: a run that is killed here leaves no half file for the next to trust.
         unfinished = path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -441,7 +445,7 @@ class _Updated:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
 
-    def parameters(self) -> Iterator[Tensor]:
+    def parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
 
 

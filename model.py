@@ -86,7 +86,7 @@ class Generator(nn.Module):
 
     def draw_noise(self, count: int) -> Tensor:
         """Standard normal noise ``(count, dimz)`` on the model's device and in its type."""
-        weight = self.layers[0].weight
+        weight = next(self.parameters())
         return torch.randn(count, self.dimz, device=weight.device, dtype=weight.dtype)
 
     def forward(self, z: Tensor | None = None) -> Tensor:

@@ -134,7 +134,7 @@ def _along(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return (x * w).sum(-1, keepdim=True) + b
 
 
-def chain(x: Tensor, layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def chain(x: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
     """Apply planar transformations one after the other.
 
     Everything broadcasts, so independent flows can run side by side on a leading dimension R.
@@ -218,15 +218,20 @@ class Flow(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(PlanarTransformation(dim) for _ in range(num_layers))
 
+    @property
+    def planar(self) -> list[PlanarTransformation]:
+        """The layers, by their own type."""
+        return list(self.layers)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The transformed points ``(B, dim)`` and the log-determinant ``(B, 1)`` in nats."""
-        for layer in self.layers:
+        for layer in self.planar:
             layer.adjust_u()
-        return chain(x, [(layer.u, layer.w, layer.b) for layer in self.layers])
+        return chain(x, [(layer.u, layer.w, layer.b) for layer in self.planar])
 
     def inverse(self, y: Tensor) -> Tensor:
         """The points that the flow sends to y, ``(B, dim)``."""
-        for layer in reversed(self.layers):
+        for layer in reversed(self.planar):
             y = layer.inverse(y)
         return y
 

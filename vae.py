@@ -148,9 +148,9 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     ):
         for epoch in range(len(history), options.epochs):
             started = time.perf_counter()
-            learning_rate = scheduler.get_last_lr()[0]
+            learning_rate = float(scheduler.get_last_lr()[0])
             mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator)
-            line = {
+            line: dict[str, float] = {
                 "learning_rate": learning_rate,
                 "train_elbo": mean_elbo.item(),
                 "seconds": time.perf_counter() - started,
@@ -191,7 +191,7 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
     options = replace(options, dataset=dataset)
     checkpoint.claim_folder(options.out, options, former={"num_flows": "num_layers"})
     vae, history = train(options, splits, progress)
-    valid, test = (split.to(vae.decoder[0].weight.device) for split in splits[1:])
+    valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
     path = Path(options.out) / "result.json"
     log_px = json.loads(path.read_text())["test_log_px"] if path.exists() else {}
     for k in options.num_samples:

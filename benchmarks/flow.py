@@ -72,7 +72,7 @@ def textbook(source: str, name: str, k: int, iterations: int) -> Callable[[], No
             x = torch.randn(BATCH, 2) if source == "density" else points[torch.randint(len(points), (BATCH,))]
             z, logdet = x, torch.zeros(BATCH, 1)
             for layer in layers:
-                logdet = logdet + layer.logdet(z)
+                logdet = logdet + layer.logdet(z)  # type: ignore[operator]
                 z = layer(z)
             log_normal = -0.5 * ((x if source == "density" else z) ** 2).sum(1, keepdim=True)
             loss = (

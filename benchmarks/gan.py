@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,6 +68,12 @@ def wait(device: torch.device) -> None:
     """Synchronise the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def repeat(function: Callable[[], object], times: int) -> None:
+    """Call a function so often."""
+    for _ in range(times):
+        function()
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -124,9 +131,7 @@ def measure(options: Options) -> dict[str, Any]:
         milliseconds: dict[str, list[float]] = {path: [] for path in runs}
         for _ in range(options.rounds):
             for path, run in runs.items():
-                milliseconds[path].append(
-                    1e3 / updates * seconds(lambda run=run: [run() for _ in range(updates)], device)
-                )
+                milliseconds[path].append(1e3 / updates * seconds(partial(repeat, run, updates), device))
         median = {path: statistics.median(values) for path, values in milliseconds.items()}
         flops = counter.total
         kinds[kind] = {
@@ -141,8 +146,8 @@ def measure(options: Options) -> dict[str, Any]:
     scorer = score.own_classifier(device=device)
     with tempfile.TemporaryDirectory() as folder:
         eval_step = score.make_evaluation(scorer, images[:1000], hp.generator_dimz, folder)
-    real = score.batches(images, samples)
-    evaluation = seconds(lambda: eval_step(real, players.critic, players.averaged), device)
+    real_batches = score.batches(images, samples)
+    evaluation = seconds(lambda: eval_step(real_batches, players.critic, players.averaged), device)
     between = 2000 * kinds["JSD"]["median"]["fast"] / 1e3
     return {
         "device": torch.cuda.get_device_name(device) if gpu else "CPU",

@@ -67,7 +67,7 @@ class Textbook(nn.Module):
         return torch.sigmoid(self.decoder(z) - 5), mean, logvar, z
 
 
-def textbook_epoch(images: Tensor) -> Callable[[], None]:
+def textbook_epoch(images: Tensor) -> Callable[[], object]:
     model = Textbook()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, foreach=False)
     loader = DataLoader(TensorDataset(images.float()), batch_size=BATCH, shuffle=True)
@@ -86,7 +86,7 @@ def textbook_epoch(images: Tensor) -> Callable[[], None]:
     return epoch
 
 
-def our_epoch(images: Tensor) -> Callable[[], None]:
+def our_epoch(images: Tensor) -> Callable[[], object]:
     """What ``vae.train`` does in an epoch of a run of default length."""
     model = autoencoder.VAE(LATENT)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, fused=True)
@@ -96,7 +96,7 @@ def our_epoch(images: Tensor) -> Callable[[], None]:
     return lambda: vae.train_epoch(model, objective, optimizer, scheduler, images, options, generator)
 
 
-def floor_epoch(images: Tensor) -> Callable[[], None]:
+def floor_epoch(images: Tensor) -> Callable[[], object]:
     """The matrix products of an epoch: forward, weight gradients, and input gradients but the first."""
     weights = [torch.randn(o, i) for i, o in LAYERS]
     inputs = [torch.randn(BATCH, i) for i, _ in LAYERS]
@@ -114,7 +114,7 @@ def floor_epoch(images: Tensor) -> Callable[[], None]:
     return epoch
 
 
-def textbook_estimate(images: Tensor) -> Callable[[], None]:
+def textbook_estimate(images: Tensor) -> Callable[[], object]:
     """Importance sampling by repeating each image of a batch K times."""
     model = Textbook()
 
@@ -132,12 +132,12 @@ def textbook_estimate(images: Tensor) -> Callable[[], None]:
     return estimate
 
 
-def our_estimate(images: Tensor) -> Callable[[], None]:
+def our_estimate(images: Tensor) -> Callable[[], object]:
     model = autoencoder.VAE(LATENT)
     return lambda: autoencoder.log_likelihood(model, images, SAMPLES)
 
 
-def floor_estimate(images: Tensor, rows: int = 2000) -> Callable[[], None]:
+def floor_estimate(images: Tensor, rows: int = 2000) -> Callable[[], object]:
     """The decoder's matrix products for every image and draw."""
     weights = [torch.randn(o, i) for i, o in LAYERS[3:]]
     inputs = [torch.randn(rows, i) for i, _ in LAYERS[3:]]
@@ -162,7 +162,7 @@ def _estimate_and_weigh(images: Tensor) -> float:
     return kilobytes / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def in_turns(contestants: dict[str, Callable[[], None]], rounds: int, scale: float) -> dict[str, list[float]]:
+def in_turns(contestants: dict[str, Callable[[], object]], rounds: int, scale: float) -> dict[str, list[float]]:
     """Seconds of each contestant in each round, after one turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):

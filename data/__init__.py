@@ -81,8 +81,8 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
     """
     if name in ("auto", "cifar10"):
         try:
-            images = cifar10(root)
-            return "cifar10", images.train, images.test
+            published = cifar10(root)
+            return "cifar10", published.train, published.test
         except DataUnavailableError as error:
             if name == "cifar10":
                 raise

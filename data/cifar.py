@@ -46,7 +46,7 @@ def cifar10(root: str | Path) -> LabelledImages:
     if not path.exists():
         arrays = _download(path)
         with atomic_write(path) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in KEYS}
@@ -60,8 +60,7 @@ def cifar10(root: str | Path) -> LabelledImages:
                 f"{path}: x_{part} is {images.dtype} {images.shape}, not uint8 ({len(labels)}, 32, 32, 3)."
             )
     tensors = [torch.from_numpy(arrays[key]) for key in KEYS]
-    images, labels = [t.permute(0, 3, 1, 2) for t in tensors[::2]], [t.long() for t in tensors[1::2]]
-    return LabelledImages(images[0], labels[0], images[1], labels[1])
+    return LabelledImages(*(t.permute(0, 3, 1, 2) if t.ndim == 4 else t.long() for t in tensors))
 
 
 def _download(path: Path) -> dict[str, np.ndarray]:
@@ -108,7 +107,7 @@ def image_folder(folder: str | Path, cache: str | Path) -> Tensor:
     images = np.empty((len(files), 32, 32, 3), np.uint8)
     for i, file in enumerate(tqdm(files, desc=f"reading {folder}", unit=" images", leave=False)):
         try:
-            images[i] = ImageOps.fit(Image.open(file).convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
+            images[i] = np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (32, 32), Image.Resampling.LANCZOS))
         except (OSError, ValueError) as error:
             raise DataUnavailableError(f"{file} cannot be read as an image ({error})") from None
     with atomic_write(path) as temporary:

@@ -148,7 +148,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _fetch_all(path: Path) -> dict[str, np.ndarray]:
     packed = {split: _fetch(split, path) for split in SHA256}
     with atomic_write(path) as temporary:
-        np.savez(temporary, **packed)
+        np.savez(temporary, **packed)  # type: ignore[arg-type]
     return packed
 
 

@@ -87,7 +87,7 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
     padded = F.pad(images.train, [PADDING] * 4, mode="reflect").contiguous(memory_format=torch.channels_last).to(device)
     labels = images.train_labels.to(device)
     torch.manual_seed(options.seed)
-    network = Classifier(options.width).to(device, memory_format=torch.channels_last)
+    network = Classifier(options.width).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), options.learning_rate, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
     )

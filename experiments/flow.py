@@ -16,9 +16,9 @@ from question3 import plots
 
 DEPTHS = [2, 8, 32]
 # Title, u, w and b of the layers in the figure of question 3.2.
-TRANSFORMATIONS = [
-    (title, *(torch.tensor(values) for values in parameters))
-    for title, *parameters in [
+TRANSFORMATIONS: list[tuple[str, Any, Any, Any]] = [
+    (title, torch.tensor(u), torch.tensor(w), torch.tensor(b))
+    for title, u, w, b in [
         ("expansion: w·u = 4", [2.0, 0.0], [2.0, 0.0], 0.0),
         ("contraction: w·u = -0.7", [-0.7, 0.0], [1.0, 0.0], 0.0),
         ("steeper: ‖w‖ = 6", [2.0, 0.0], [6.0, 0.0], 0.0),

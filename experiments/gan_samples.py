@@ -131,7 +131,7 @@ def corruptions(
     random = torch.Generator().manual_seed(0)
     images_of = images[torch.randperm(len(images), generator=random)[:count]]
     noise = torch.randn(images_of.shape, generator=random).to(images.device)
-    for sigma in (0, 2, 5, 10, 20):
+    for sigma in (0.0, 2.0, 5.0, 10.0, 20.0):
         yield "noise", sigma, (images_of + sigma * noise).clamp(0, 255).to(torch.uint8)
     for sigma in (0.0, 0.4, 0.6, 0.8, 1.2):
         yield "blur", sigma, gaussian_blur(images_of, [7, 7], [sigma] * 2) if sigma else images_of

@@ -17,7 +17,7 @@ def vae(options: Options) -> dict[str, Any]:
 
 def gan(options: Options) -> dict[str, Any]:
     """Question 2.7, fast beside plain."""
-    small = {"width": 4, "rounds": 1, "updates": 2, "eval_samples": 100} if options.quick else {}
+    small: dict[str, Any] = {"width": 4, "rounds": 1, "updates": 2, "eval_samples": 100} if options.quick else {}
     return {"dataset": "none", **benchmarks.gan.measure(benchmarks.gan.Options(device=options.device, **small))}
 
 

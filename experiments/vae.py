@@ -64,7 +64,12 @@ def train_vaes(
     for seed in (first, *others):
         out = Path(options.out) / "vae" / Path(options.dataset).stem / f"{name}-{seed}"
         samples = [k for k in bound if k <= 200 or not options.quick] if seed == first else [200]
-        where = {"dataset": options.dataset, "data": options.data, "device": options.device, "out": str(out)}
+        where: dict[str, Any] = {
+            "dataset": options.dataset,
+            "data": options.data,
+            "device": options.device,
+            "out": str(out),
+        }
         one = vae.Hyperparameters(**where, seed=seed, num_samples=samples, **changes)
         print(f"VAE, {name}, seed {seed}, in {out}")
         runs.append((one, *vae.run(one)))

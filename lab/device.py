@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name)
 
 
-def compile_where_possible(function: Callable, **options: int | bool | str) -> Callable:
+def compile_where_possible(function: Callable, **options: Any) -> Callable:
     """Compile a function for fixed shapes; without a C++ compiler say so in one line and return it as it is.
 
     The first call with a new shape compiles for some seconds. Later processes find the result in torch's

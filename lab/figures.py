@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
@@ -16,11 +18,11 @@ from lab.checkpoint import atomic_write
 
 # Okabe and Ito's colours, told apart by every kind of eye.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-STYLE = {
+STYLE: Any = {
     "font.family": "serif",
     "font.size": 9,
     "mathtext.fontset": "dejavuserif",
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

@@ -65,7 +65,7 @@ class Posterior(NamedTuple):
 
     mean: Tensor
     logvar: Tensor
-    layers: list[tuple[Tensor, Tensor, Tensor]]
+    layers: list[tuple[Tensor, ...]]
 
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         r"""Draws of z, and their log-density.

@@ -45,6 +45,9 @@ class Classifier(nn.Module):
         (torch.Size([2, 32]), torch.Size([2, 10]))
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.width = width
@@ -69,6 +72,6 @@ def load(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> Clas
         OSError: There is no such file.
     """
     state = torch.load(path, map_location=device, weights_only=True)
-    network = Classifier(state["width"]).to(device, memory_format=torch.channels_last)
+    network = Classifier(state["width"]).to(device).to(memory_format=torch.channels_last)
     network.load_state_dict(state["network"])
     return network.eval()

@@ -112,8 +112,8 @@ class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
             self.generator_wd,
             self.critic_inner_iters,
             self.optimizer,
-            tuple(self.generator_betas),
-            tuple(self.critic_betas),
+            (self.generator_betas[0], self.generator_betas[1]),
+            (self.critic_betas[0], self.critic_betas[1]),
         )
 
 

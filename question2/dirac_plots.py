@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -87,7 +88,7 @@ def over_time(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=4, columnspacing=1, handlelength=1)
 
 
-def in_space(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
+def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
     """The trajectory in (ψ₀, ψ₁, θ) and the equilibria: a point for JSD, a line for W1, none with GP."""
     psi, theta = trajectory.psi[:, :, of], trajectory.theta[:, of]
     axes.plot(psi[:, 0], psi[:, 1], theta, color=figures.COLOURS[0], linewidth=0.5)

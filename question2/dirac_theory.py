@@ -117,6 +117,7 @@ def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> d
     flow, mu = rotation(game, jacobian(game), np.real), rotation(game, alternating(game), abs)
     rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
     period = 2 * math.pi / angle if angle > 1e-9 else None
+    amplitude: float | None
     if game.reg_type == "GP":
         centre = 2 * game.reg_cf / game.slope
         verdict = "circles" if period else "settles off the target"
@@ -138,7 +139,7 @@ def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> d
     }
     if game.alpha_ema is not None:
         gain = averaging_gain(game.alpha_ema, cmath.rect(1, angle))
-        result["averaged"] = {"gain": gain, "amplitude": gain * amplitude} if verdict == "circles" else None
+        result["averaged"] = {"gain": gain, "amplitude": gain * (amplitude or 0.0)} if verdict == "circles" else None
     return result
 
 

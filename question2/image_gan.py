@@ -55,12 +55,16 @@ class Players:
         torch.manual_seed(hp.seed)
         torch.backends.cudnn.benchmark = fast  # batches have one shape: trying every algorithm once pays
         layout = torch.channels_last if fast else torch.contiguous_format
-        self.generator = Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(device, memory_format=layout)
-        self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(device, memory_format=layout)
+        self.generator = (
+            Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(device).to(memory_format=layout)
+        )
+        self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(device).to(memory_format=layout)
         self.averaged = copy.deepcopy(self.generator)
         capturable = fast and device.type == "cuda"
         self.generator_optim, self.critic_optim = (
-            torch.optim.Adam(m.parameters(), lr, tuple(betas), weight_decay=wd, fused=fast, capturable=capturable)
+            torch.optim.Adam(
+                m.parameters(), lr, (betas[0], betas[1]), weight_decay=wd, fused=fast, capturable=capturable
+            )
             if hp.optimizer == "Adam"
             else torch.optim.SGD(m.parameters(), lr, weight_decay=wd, fused=fast)
             for m, lr, betas, wd in (

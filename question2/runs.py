@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +26,6 @@ from lab.record import Record
 from model import Critic, Generator
 from question2 import dirac_plots, dirac_theory, image_gan, score
 from question2.configurations import CONFIGURATIONS, FORMER_NAMES, Hyperparameters, Management, matching
-
-SCORES = {None: "none", "": "inception", "-C": "classifier"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> Outcome:
         resolved = dataclasses.replace(
             management,
             dataset=images.dataset,
-            scores=SCORES[images.network and images.network.suffix],
+            scores=images.scores,
             device=images.train.device.type,
             fast="yes" if image_gan.use_fast(management, images.train.device) else "no",
         )
@@ -119,7 +117,7 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> Outcome:
         run.claim()
     outcome = Outcome(list(runs), dict(run_games([run for run in runs if run.hp.task == "dirac"], progress)), images)
     for run in runs:
-        if run.hp.task == "CIFAR10":
+        if images and run.hp.task == "CIFAR10":
             outcome.results[run.label] = run_images(run, images, deadline, progress)
     return outcome
 
@@ -150,7 +148,7 @@ def run_alone(run: Run) -> None:
 def load_trajectory(folder: Path) -> dirac.Trajectory | None:
     """The trajectory that a run left in its folder, or None."""
     state = checkpoint.load(folder / "checkpoint.pt")
-    return state and dirac.Trajectory(**{name: value.numpy() for name, value in state.items()})
+    return dirac.Trajectory(**{name: value.numpy() for name, value in state.items()}) if state else None
 
 
 def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any]]:
@@ -180,7 +178,7 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
         if len(of_seed) > 1 and of_seed[0].management.viz:
             path = Path(of_seed[0].management.exp_path) / f"dirac-{seed}.png"
             games = [(run.name, run.hp.game, load_trajectory(run.folder)) for run in of_seed]
-            dirac_plots.overview(path, games)
+            dirac_plots.overview(path, [(name, game, played) for name, game, played in games if played])
     return {run.label: results[run.label] for run in runs}
 
 
@@ -250,6 +248,13 @@ class Images:
     test: Tensor
     network: score.Network | None
     management: Management
+
+    @property
+    def scores(self) -> Literal["none", "inception", "classifier"]:
+        """What scores, by the name that ``--scores`` has for it."""
+        if self.network is None:
+            return "none"
+        return "classifier" if self.network.suffix else "inception"
 
     def evaluation(self, dimz: int) -> EvalStep:
         """The evaluation step for generators of a noise size, against the reference that was asked for."""

@@ -79,7 +79,7 @@ def samples(path: str | Path, flow: Flow, target: Target) -> None:
 
 
 @torch.no_grad()
-def transformations(path: str | Path, cases: list[tuple[str, Tensor, Tensor, Tensor]]) -> None:
+def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> None:
     """What one layer does to a grid of points and to a normal density, for several u, w and b."""
     lines = torch.linspace(-3, 3, 25)
     with figures.figure(path, columns=len(cases), size=(2.1, 2.2)) as columns:

@@ -14,25 +14,26 @@ from lab.device import compile_where_possible
 from solution import Flow, chain, invertible_u, loss1, loss2
 
 Energy = Callable[[Tensor], Tensor]
+Parameters = tuple[Tensor, ...]  # u, w and b, stacked
 
 
-def stack(flows: Sequence[Flow]) -> tuple[Tensor, Tensor, Tensor]:
+def stack(flows: Sequence[Flow]) -> Parameters:
     """The parameters u, w ``(R, k, 1, d)`` and b ``(R, k, 1, 1)`` of flows of the same depth."""
     return tuple(
         torch.stack(
-            [torch.stack([getattr(layer, name).detach().view(1, -1) for layer in flow.layers]) for flow in flows]
+            [torch.stack([getattr(layer, name).detach().view(1, -1) for layer in flow.planar]) for flow in flows]
         )
         for name in "uwb"
     )
 
 
-def unstack(parameters: tuple[Tensor, Tensor, Tensor]) -> list[Flow]:
+def unstack(parameters: Parameters) -> list[Flow]:
     """The flows that hold the stacked parameters."""
     flows = []
     for u, w, b in zip(*parameters, strict=True):
         flow = Flow(u.shape[-1], len(u)).to(u.dtype)
         with torch.no_grad():
-            for i, layer in enumerate(flow.layers):
+            for i, layer in enumerate(flow.planar):
                 layer.u.copy_(u[i])
                 layer.w.copy_(w[i])
                 layer.b.copy_(b[i].view(1))
@@ -40,9 +41,7 @@ def unstack(parameters: tuple[Tensor, Tensor, Tensor]) -> list[Flow]:
     return flows
 
 
-def mean_loss(
-    parameters: tuple[Tensor, Tensor, Tensor], x: Tensor, energies: tuple[Energy, ...] | None
-) -> tuple[Tensor, Tensor]:
+def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | None) -> tuple[Tensor, Tensor]:
     """The loss of each flow, its mean over the batch, in nats.
 
     Args:
@@ -65,8 +64,8 @@ def mean_loss(
 
 @torch.no_grad()
 def update(
-    parameters: tuple[Tensor, Tensor, Tensor],
-    square_averages: tuple[Tensor, Tensor, Tensor],
+    parameters: Parameters,
+    square_averages: Parameters,
     steps: list[Tensor],
     total: Tensor,
     x: Tensor,

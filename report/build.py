@@ -59,14 +59,13 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
 
 
 def _stage(section: str, stage: Path, runs: Path | None) -> str:
-    fresh = runs is not None and (runs / "results" / f"{section}.json").exists()
-    source = runs if fresh else HERE
+    source = runs if runs and (runs / "results" / f"{section}.json").exists() else HERE
     (stage / "results").mkdir(exist_ok=True)
     (stage / "figures").mkdir(exist_ok=True)
     shutil.copy(source / "results" / f"{section}.json", stage / "results")
     for figure in (source / "figures").glob(f"{section}_*"):
         shutil.copy(figure, stage / "figures")
-    return "runs" if fresh else "reference" if runs else "published"
+    return "runs" if source is runs else "reference" if runs else "published"
 
 
 def results(section: str) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def test_one_centred_penalty_ends_on_the_predicted_cycle():
     assert result["measured"]["amplitudes"] == pytest.approx([result["predicted"]["amplitude"]] * 2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_predicted_cycle_is_that_of_the_vector_field():
     """A general solver's orbit, for small steps of the game."""
     game = Game("W1", "GP", 0.1, generator_lr=1e-3, critic_lr=1e-3)
@@ -131,6 +132,7 @@ def test_short_games_can_be_measured(updates):
     json.dumps(dirac_theory.compare(game, dirac.play(game, *dirac.starting_points(0), updates)), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("game", "updates"),
     [

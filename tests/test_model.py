@@ -83,3 +83,12 @@ def test_spectral_norm_holds_every_layers_largest_singular_value_at_one_after_tr
 def largest_singular_values(critic):
     convolutions = [m for m in critic.modules() if isinstance(m, nn.Conv2d)]
     return [torch.linalg.svdvals(m.weight.detach().flatten(1))[0].item() for m in convolutions]
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"z has shape \(3, 8\)"):
+        Generator(dimz=4, dimh=2)(torch.zeros(3, 8))
+    for shape in ((2, 3, 64, 64), (2, 1, 32, 32)):
+        with pytest.raises(ValueError, match="x has shape"):
+            Critic(dimh=2)(torch.zeros(shape))
+    assert Generator(dimz=4, dimh=2)(torch.zeros(3, 4, 1, 1)).shape == (3, 3, 32, 32)

@@ -17,6 +17,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_notebook_runs_with_small_parameters(name, tmp_path):
     parameters = {**SMALL[name], "out": str(tmp_path / "run")}
@@ -34,6 +35,7 @@ def test_notebook_is_committed_with_its_outputs(name):
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_notebook_gets_the_code_where_it_runs_alone(name, tmp_path):
     if not (ROOT / ".git").exists():

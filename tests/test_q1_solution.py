@@ -146,3 +146,79 @@ def test_results_have_one_number_per_sample(shape):
         kl_gaussian_gaussian_mc(x, x, x, x, num_samples=2),
     ):
         assert result.shape == (3,)
+
+
+HALF = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logvar"), [(torch.float16, -12.0), (torch.float32, -200.0), (torch.float64, -2000.0)]
+)
+def test_a_variance_too_small_for_its_type_has_its_value_and_gradient(dtype, logvar):
+    """At z = mu the exponent is 0, however large its factor; and the KL of equal distributions is 0."""
+    mu = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
+    v = torch.full((2, 3), logvar, dtype=dtype, requires_grad=True)
+    value = log_likelihood_normal(mu, v, torch.zeros_like(mu))
+    assert value.tolist() == pytest.approx([-1.5 * (math.log(2 * math.pi) + logvar)] * 2, rel=1e-3)
+    value.sum().backward()
+    assert (mu.grad == 0).all() and (v.grad == -0.5).all()
+    for large in (v, -v):
+        kl = kl_gaussian_gaussian_analytic(mu, large, mu, large)
+        estimate = kl_gaussian_gaussian_mc(mu, large, mu, large, num_samples=3)
+        assert (kl == 0).all() and (estimate == 0).all()
+
+
+@given(st.floats(-45, 45), st.floats(-170, 170), st.floats(0.5, 2))
+def test_products_of_extreme_factors_are_those_of_float64(exponent, logvar, factor):
+    """Where float32's square or precision leaves its range, and the product does not."""
+    difference = factor * 10.0 ** (exponent / 2)
+    exact = difference**2 * math.exp(-logvar)
+    z, v = (torch.tensor([[value]], dtype=torch.float32) for value in (difference, logvar))
+    value = log_likelihood_normal(torch.zeros(1, 1), v, z).double().item()
+    expected = -0.5 * (math.log(2 * math.pi) + logvar + exact)
+    if abs(expected) < 1e38:
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    else:
+        assert value < -1e37
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_is_rounded_once(dtype):
+    torch.manual_seed(0)
+    mu, logvar, z, other = (torch.randn(4, 500).to(dtype) for _ in range(4))
+    probability, x = torch.sigmoid(mu), (z > 0).to(dtype)
+    for function, arguments in [
+        (log_likelihood_normal, (mu, logvar, z)),
+        (kl_gaussian_gaussian_analytic, (mu, logvar, z, other)),
+        (log_likelihood_bernoulli, (probability, x)),
+    ]:
+        value = function(*arguments)
+        assert value.dtype == dtype
+        expected = function(*(argument.double() for argument in arguments))
+        torch.testing.assert_close(value, expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_impossible_outcomes_are_finite_in_every_type(dtype):
+    mu = torch.zeros(2, 784, dtype=dtype, requires_grad=True)
+    value = log_likelihood_bernoulli(mu, torch.ones(2, 784, dtype=dtype))
+    value.sum().backward()
+    assert value.isfinite().all() and (value <= -65504).all()
+    assert mu.grad.isfinite().all() and (mu.grad > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (log_likelihood_bernoulli, ("mu", "target")),
+        (log_likelihood_normal, ("mu", "logvar", "z")),
+        (kl_gaussian_gaussian_analytic, ("mu_q", "logvar_q", "mu_p", "logvar_p")),
+        (kl_gaussian_gaussian_mc, ("mu_q", "logvar_q", "mu_p", "logvar_p")),
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused_by_name(function, names):
+    for i, name in enumerate(names[1:], start=1):
+        arguments = [torch.zeros(3, 4) for _ in names]
+        arguments[i] = torch.zeros(1, 4)
+        with pytest.raises(ValueError, match=rf"{name} has shape \(1, 4\)"):
+            function(*arguments)

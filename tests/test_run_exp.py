@@ -129,6 +129,7 @@ def test_asking_for_nothing_of_the_runs_mutates_nothing(tmp_path):
     assert planned == before and outcome.runs == planned and set(outcome.results) == {"dirac-w1-1-1"}
 
 
+@pytest.mark.slow
 def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
     run_exp.cli(["--config", "dirac-jsd-8", "--seed", "20012345", "--out", str(tmp_path), "--animate", *SHORT])
     assert "dirac-jsd-8-20012345" in capsys.readouterr().out
@@ -187,6 +188,7 @@ def test_the_same_seed_gives_the_same_numbers_alone_and_among_others(tmp_path):
     assert not torch.equal(other["theta"], states[0]["theta"])
 
 
+@pytest.mark.slow
 def test_games_over_processes_are_those_of_one(tmp_path):
     for workers in ("1", "2"):
         run_exp.cli(["--config", "dirac-w1-[13]", "--out", str(tmp_path / workers), *SHORT, "--workers", workers])

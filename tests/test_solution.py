@@ -196,3 +196,58 @@ def test_flow_is_a_density():
     points = torch.cartesian_prod(grid, grid)
     total = torch.exp(-solution.loss1(*flow(points))).sum() * (grid[1] - grid[0]) ** 2
     assert total.item() == pytest.approx(1, abs=1e-3)
+
+
+@given(wu=st.floats(-1, 6).map(lambda e: e if e <= 0 else 10.0**e), seed=SEEDS, norm=st.floats(-2, 1.5))
+def test_inverse_is_exact_for_any_strength(wu, seed, norm):
+    """To the rounding error of y over the determinant, for w·u from -1 to a million."""
+    u, w, b = layer_parameters(2, wu, seed)
+    w, u = w * 10.0**norm, u / 10.0**norm
+    x = 3 * torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    y = solution.planar_transformation(x, u, w, b)
+    determinant = solution.get_logdet(x, u, w, b).exp().squeeze(1).clamp(max=1)
+    error = (solution.inverse(y, u, w, b) - x).abs().amax(1)
+    # y is rounded at its own size; where the determinant nearly vanishes, the map is a cubic.
+    size = (y.abs().amax(1) + u.abs().max() + b.abs()) * (1 + w.norm() * u.norm())
+    bound = 1e-13 * size / determinant.clamp(min=1e-12)
+    assert (error <= torch.maximum(bound, torch.full_like(bound, 1e-14)).clamp(max=1)).all()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 3e-5), (torch.float32, 3e-2)])
+def test_inverse_beside_a_singular_layer_is_as_good_as_its_docstring_says(dtype, bound):
+    w, b = torch.tensor([1.0, 0.0], dtype=dtype), torch.tensor(0.0, dtype=dtype)
+    x = torch.linspace(-1e-3, 1e-3, 201, dtype=dtype).unsqueeze(1) * torch.tensor([1.0, 0.0], dtype=dtype)
+    y = solution.planar_transformation(x, -w, w, b)
+    assert (solution.inverse(y, -w, w, b) - x).abs().max() < bound
+
+
+def test_logdet_before_forward_is_that_of_forward():
+    for first in ("forward", "get_logdet"):
+        layer, x = PlanarTransformation(2).double(), torch.randn(4, 2, dtype=torch.float64)
+        with torch.no_grad():
+            layer.u.copy_(torch.tensor([[-3.0, 0.5]]))
+            layer.w.copy_(torch.tensor([[1.0, 0.2]]))
+        if first == "forward":
+            layer(x)
+        logdet = layer.get_logdet(x).squeeze(1)
+        torch.testing.assert_close(logdet, jacobian_logdet(layer.forward, x).detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_logdet_of_a_singular_point_is_finite_in_half_precision():
+    w = torch.tensor([1.0, 0.0], dtype=torch.float16)
+    logdet = solution.get_logdet(torch.zeros(1, 2, dtype=torch.float16), -w, w, torch.zeros(1, dtype=torch.float16))
+    assert logdet.dtype == torch.float16 and logdet.item() == pytest.approx(math.log(1e-8), rel=1e-3)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    z, per_point = torch.zeros(5, 2), torch.zeros(5)
+    for call in (
+        lambda: solution.loss1(z, per_point),
+        lambda: solution.loss2(per_point, z, per_point),
+        lambda: solution.loss2(torch.zeros(5, 1), z, torch.zeros(5, 1)),
+        lambda: Flow(2, 1)(torch.zeros(5, 1)),
+        lambda: PlanarTransformation(2)(torch.zeros(5, 1)),
+        lambda: PlanarTransformation(2).get_logdet(torch.zeros(5, 3)),
+    ):
+        with pytest.raises(ValueError, match="shape"):
+            call()

@@ -43,6 +43,7 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
     return flow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("source", train.SOURCES)
 def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path):
@@ -56,6 +57,7 @@ def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path)
             torch.testing.assert_close(actual, parameter, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", train.SOURCES)
 def test_training_improves_the_loss(source, tmp_path):
     flows, training = train.train_group(make_group(source, tmp_path, num_iter=2000, lr=5e-3), progress=False)
@@ -63,6 +65,7 @@ def test_training_improves_the_loss(source, tmp_path):
     assert len(flows) == 4 and all(b < a for a, b in zip(first, last, strict=True))
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     command = [
         sys.executable,

@@ -37,6 +37,7 @@ def start(out: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     whole = start(tmp_path / "whole")
     assert whole.wait() == 0
@@ -92,6 +93,7 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_training_agree(tmp_path):
     if not has_compiler():
         pytest.skip("no C++ compiler here")

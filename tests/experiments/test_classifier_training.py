@@ -31,6 +31,7 @@ def options(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_it_learns_and_what_is_tested_is_what_is_kept(options, tmp_path):
     result = training.run(options(epochs=8), progress=False)
     assert result["test_accuracy"] > 0.8
@@ -41,6 +42,7 @@ def test_it_learns_and_what_is_tested_is_what_is_kept(options, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(options, tmp_path, monkeypatch):
     whole, _ = training.train(options(out=str(tmp_path / "whole")), images(), progress=False)
     save, count = training.checkpoint.save, []

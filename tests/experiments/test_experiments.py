@@ -17,6 +17,7 @@ from question2 import runs
 from report import build
 
 
+@pytest.mark.slow
 def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, capsys):
     for of in (vae, flow_posterior):
         small = [(n, 2, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
@@ -95,6 +96,7 @@ def test_the_seed_reaches_every_experiment(monkeypatch):
         assert (first.hp.seed if isinstance(first, runs.Run) else first) == 7
 
 
+@pytest.mark.slow
 def test_benchmark_of_the_gans_counts_and_times_both_paths():
     options = benchmarks.gan.Options(width=2, rounds=2, updates=1, eval_samples=20, device="cpu")
     result = benchmarks.gan.measure(options)
@@ -112,6 +114,7 @@ def test_an_unknown_profile_is_refused(capsys):
     assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: profile must be")
 
 
+@pytest.mark.slow
 def test_benchmark_times_all_three_in_every_round(monkeypatch):
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
     result = benchmarks.vae.measure("digits", "unused", rounds=2, share=0.2)

@@ -103,18 +103,22 @@ def test_a_cluster_that_refuses_the_jobs_is_one_line(tmp_path, monkeypatch, caps
     assert stop.value.code == 2 and "refuses the jobs" in error and "invalid partition" in error
 
 
+@pytest.mark.slow
 def test_local_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
     assert "resubmitted" in survives(tmp_path, "local", kill)
 
 
+@pytest.mark.slow
 def test_slurm_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path, slurm):
     assert "resubmitted" in survives(tmp_path, "slurm", kill)
 
 
+@pytest.mark.slow
 def test_slurm_job_that_is_preempted_is_requeued_and_goes_on_from_its_checkpoint(tmp_path, slurm):
     assert "resubmitted" not in survives(tmp_path, "slurm", preempt)  # Slurm did it, the launcher had only to wait
 
 
+@pytest.mark.slow
 def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
     command = ["--config=dirac-w1-[13]", "--seed", "1", "2", "--max_iters=60", f"--out={tmp_path}", "--summary"]
     run_exp.cli([*command, "--executor=slurm", "--parallel=2"])
@@ -123,6 +127,7 @@ def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
     assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_reported_and_not_repeated(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run_exp.cli(["--config=cifar10-jsd-1", "--dataset=nonsense", f"--out={tmp_path}", "--executor=local"])

@@ -98,6 +98,7 @@ def kill_and_resume(command, folder, kills):
         count += 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_random_moments_ends_the_same_to_the_bit(tmp_path):
     command = [sys.executable, "run_exp.py", "--config=cifar10-jsd-2", *FLAGS, "--max_iters=120", "--log_every=7"]
     command += ["--eval_every=40", "--checkpoint_minutes=0"]
@@ -180,6 +181,7 @@ def test_what_is_scored_is_what_is_kept(tmp_path):
     assert len(list(tmp_path.glob("statistics-C-train-digits-*.pt"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bfloat16"), [("cifar10-jsd-2", True), ("cifar10-w1-3", True), ("cifar10-w1-3", False)]
 )

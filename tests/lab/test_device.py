@@ -1,0 +1,36 @@
+"""What the machine is asked: devices, native bfloat16, a compiler."""
+
+import pytest
+import torch
+
+from lab import device
+
+
+def test_devices_by_name():
+    assert device.choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="no device 'abacus'"):
+        device.choose_device("abacus")
+
+
+@pytest.mark.parametrize(
+    ("capability", "instructions", "native"),
+    [("AVX2", True, False), ("AVX512", True, True), ("AVX512", False, False), ("NO AVX", False, False)],
+)
+def test_bfloat16_is_native_only_with_its_instructions(monkeypatch, capability, instructions, native):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert device.native_bfloat16(torch.device("cpu")) == native
+
+
+def test_a_gpu_that_emulates_bfloat16_has_none(monkeypatch):
+    """A T4 says that it supports it, unless it is asked without emulation."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not device.native_bfloat16(torch.device("cuda"))
+
+
+@pytest.mark.skipif(not device.has_compiler(), reason="no C++ compiler here")
+def test_a_compiled_function_gives_the_same():
+    compiled = device.compile_where_possible(lambda x: (x.sin() + 1).sum())
+    x = torch.randn(10)
+    torch.testing.assert_close(compiled(x), (x.sin() + 1).sum())
