@@ -116,7 +116,7 @@ def _vae_rows() -> list[str]:
 def _dirac_rows() -> list[str]:
     dirac = results("dirac")
     rows = [
-        "| question 2.6: the dirac game | verdict | period | decay an update | distance at the end |",
+        "| question 2.6: the dirac game | verdict | period | decay an update | amplitude |",
         "|---|---|---|---|---|",
     ]
     for row in dirac["rows"]:

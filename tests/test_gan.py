@@ -389,6 +389,7 @@ def test_samples_that_are_not_paired_are_refused_and_the_shapes_of_the_dirac_gam
         assert gan.ogp(torch.zeros(p), None, torch.zeros(q), None, lambda x: 3 * x).item() == pytest.approx(4)
 
 
+@pytest.mark.slow
 def test_the_module_checks_itself(capsys):
     done = subprocess.run([sys.executable, gan.__file__], capture_output=True, text=True)
     assert done.returncode == 0 and "checks passed" in done.stdout

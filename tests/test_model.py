@@ -63,6 +63,7 @@ def test_residual_block_is_the_generators_by_default():
     assert [m.negative_slope for m in Critic(4).modules() if isinstance(m, nn.LeakyReLU)] == [0.2] * 9
 
 
+@pytest.mark.slow
 def test_spectral_norm_holds_every_layers_largest_singular_value_at_one_after_training():
     """The estimate follows by one iteration a pass: a few per cent behind moving weights, and exact where they rest."""
     torch.manual_seed(0)

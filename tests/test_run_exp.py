@@ -149,6 +149,7 @@ def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
     assert set(lines[0]) == {"step", "theta", "psi_0", "psi_1", "theta_averaged"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [["--generator_lr=2.1", "--critic_lr=2.1", "--max_iters=300"], ["--max_iters=3"]])
 def test_games_that_diverge_or_are_short_are_reported_too(tmp_path, capsys, changes):
     command = ["--config", "dirac-w1-[16]", "--out", str(tmp_path), *SHORT, *changes, "--log_every=1"]
@@ -174,6 +175,7 @@ def test_a_game_leaves_the_threads_of_its_process_alone(tmp_path, monkeypatch):
     assert not changes
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_alone_and_among_others(tmp_path):
     out = [tmp_path / name for name in ("alone", "again", "all")]
     for folder, config in zip(out, ("dirac-w1-2", "dirac-w1-2", "dirac-w1-[27]"), strict=True):

@@ -140,6 +140,7 @@ def test_initial_parameters():
     assert isinstance(Flow(2, 3).layers, torch.nn.ModuleList)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_inverse_of_32_layers_at_100000_points(dtype, limit):
     """The round trip is exact up to the rounding that the inverse of the Jacobian amplifies."""

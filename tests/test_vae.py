@@ -69,7 +69,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
         (["--epochs", "0"], "epochs must be at least 1"),
         (["--epochs", "many"], "--epochs"),
         (["--learning_rate", "-1"], "learning_rate"),
-        (["--schedule", "linear"], "schedule must be one of"),
+        (["--schedule", "linear"], "invalid choice: 'linear'"),
         (["--dataset", "mnist"], "unknown data set"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--num_samples", "0"], "num_samples"),

@@ -162,6 +162,7 @@ def test_a_copy_of_a_network_in_training_gives_the_copys_outputs(tmp_path):
                 assert torch.equal(copied(inputs), before) and not torch.equal(network.eval()(inputs), before)
 
 
+@pytest.mark.slow
 def test_what_is_scored_is_what_is_kept(tmp_path):
     """Scores of the file's generator are those of the record, to the last digit."""
     folder = tmp_path / "cifar10-jsd-2-5"

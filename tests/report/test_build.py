@@ -14,6 +14,7 @@ def text(path) -> str:
     return " ".join(page.extract_text() for page in PdfReader(path).pages)
 
 
+@pytest.mark.slow
 def test_published_pdf_says_what_the_published_json_says(tmp_path):
     build.build(tmp_path / "report.pdf")
     assert text(tmp_path / "report.pdf") == text(build.HERE / "report.pdf")
