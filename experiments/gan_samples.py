@@ -151,13 +151,30 @@ def corruption_scores(
     test, labels = (labelled.test.to(images.train.device), labelled.test_labels) if labelled else (images.train, None)
     rows: dict[str, dict[str, Any]] = {}
     for kind, strength, batch in corruptions(test, labels, images.train, count):
-        distance = score.distance(eval_step, batch)["FID"]
-        row = rows.setdefault(kind, {"kind": kind, "strengths": [], "distances": []})
+        found = score.distance(eval_step, batch)
+        row = rows.setdefault(kind, {"kind": kind, "strengths": [], "distances": [], "inception_scores": []})
         row["strengths"].append(strength)
-        row["distances"].append(distance)
+        row["distances"].append(found["FID"])
+        row["inception_scores"].append(found["IS"])
     for row in rows.values():
         row["rises"] = row["distances"] == sorted(row["distances"])
     return list(rows.values())
+
+
+def anchors(images: Images, eval_step: EvalStep, count: int) -> list[dict[str, Any]]:
+    """Scores of sets that a reader can place others between: real images, held out and trained on, and noise."""
+    random = torch.Generator().manual_seed(0)
+    uniform = torch.randint(0, 256, (count, *images.train.shape[1:]), generator=random, dtype=torch.uint8)
+    some = torch.randperm(len(images.train), generator=random)[:count]
+    sets = {
+        "held-out images": images.test[:count],
+        "training images": images.train[some],
+        "uniform noise": uniform.to(images.train.device),
+    }
+    return [
+        {"name": name, "count": len(batch), **score.distance(eval_step, batch.contiguous())}
+        for name, batch in sets.items()
+    ]
 
 
 def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:

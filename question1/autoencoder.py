@@ -1,6 +1,9 @@
 """A variational autoencoder of binary images: network, posterior, bounds, log-likelihood (questions 1.6, 1.7, 3.10)."""
 
+import functools
+import math
 import platform
+import time
 from typing import NamedTuple
 
 import torch
@@ -101,17 +104,43 @@ def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that multiplies in oneDNN when no gradient is asked for, on x86 processors.
+    """``nn.Linear`` that multiplies in oneDNN where no gradient is asked for and that is faster here.
 
-    For float32 on the CPU torch takes MKL, which uses AVX-512 on Intel's processors alone; oneDNN uses it
-    wherever it is, at the price of converting the tensors. For the large batches of an evaluation that is
-    twice as fast on an AMD processor; for the small ones of a training step it gains nothing.
+    For float32 on the CPU torch takes MKL, which uses AVX-512 on Intel's processors alone. oneDNN uses it wherever it
+    is, at the price of converting the tensors: for the large batches of an evaluation that halves the time on one
+    processor and doubles it on another. Which it is, is measured once for each shape (:func:`prefers_onednn`). The two
+    add in another order, so the choice can move the last digit.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.dtype != torch.float32 or not (x.device.type == "cpu" and HAS_ONEDNN):
+        plain = torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu" or not HAS_ONEDNN
+        rows = x.shape[:-1].numel()
+        if plain or not prefers_onednn(rows, self.in_features, self.out_features, torch.get_num_threads()):
             return super().forward(x)
         return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
+
+
+@functools.cache
+def prefers_onednn(rows: int, size_in: int, size_out: int, threads: int) -> bool:
+    """Whether this processor multiplies ``(rows, size_in)`` by ``(size_in, size_out)`` clearly faster in oneDNN.
+
+    Both are run some times, some tens of milliseconds together, and their best times compared. By a quarter it must
+    be faster: then a process decides as the one before it did, and a resumed run gets the same digits.
+    """
+    x, weight, bias = torch.ones(rows, size_in), torch.ones(size_out, size_in), torch.ones(size_out)
+    ways = {
+        "mkl": lambda: F.linear(x, weight, bias),
+        "onednn": lambda: F.linear(x.to_mkldnn(), weight, bias).to_dense(),
+    }
+    best = dict.fromkeys(ways, math.inf)
+    for way in ways.values():
+        way()  # the first call allocates
+    for _ in range(5):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return 1.25 * best["onednn"] < best["mkl"]
 
 
 def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:

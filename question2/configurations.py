@@ -141,7 +141,7 @@ class PaceParameters:
     checkpoint_minutes: float = bookkeeping(1.0)  # minutes between two checkpoints, at least
     max_minutes: float = bookkeeping(0.0)  # minutes after which to stop; the same command goes on. 0 for no limit
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
-    # channels last, fused Adam, bfloat16 where it is native, and on CUDA graphs: auto takes it on CUDA
+    # channels last, fused Adam, bfloat16 where it is native, and on CUDA graphs (auto: yes), or the plain loop (no)
     fast: Literal["auto", "yes", "no"] = "auto"
     workers: int = bookkeeping(0)  # processes for dirac games; 0 for one a core
     viz: bool = bookkeeping(True)  # draw the dirac games' plots

@@ -110,7 +110,7 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> Outcome:
             dataset=images.dataset,
             scores=images.scores,
             device=images.train.device.type,
-            fast="yes" if image_gan.use_fast(management, images.train.device) else "no",
+            fast="yes" if image_gan.use_fast(management) else "no",
         )
         runs = [dataclasses.replace(run, management=resolved) if run in of_images else run for run in runs]
     for run in runs:

@@ -4,10 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.utils import save_image
 
 from experiments import gan as study
 from experiments import gan_samples
-from question2 import classifier, score
+from question2 import classifier, runs, score
+from question2.configurations import Management
 
 
 def random_network() -> score.Network:
@@ -58,3 +60,19 @@ def test_a_generator_that_copies_is_found_out_and_fresh_images_are_not():
     assert gan_samples.data_copying(copied, real)["probability_nearer"] > 0.99
     assert gan_samples.data_copying(copied, real)["p_value"] < 1e-9
     assert abs(gan_samples.data_copying(new, real)["probability_nearer"] - 0.5) < 0.15
+
+
+def test_tiles_are_those_that_the_grid_was_made_of(tmp_path):
+    images = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    save_image(images.float() / 255, tmp_path / "grid.png", nrow=8)
+    grid = study.read_grid(tmp_path / "grid.png")
+    assert all(torch.equal(study.tile(grid, i), images[i]) for i in (0, 7, 8, 63))
+
+
+def test_anchors_are_in_their_order(tmp_path):
+    """Nought for the images of the reference, more for others, far more for noise."""
+    real = random_images(300, 1) // 8 + 100
+    images = runs.Images("none", real, random_images(100, 2) // 8 + 100, random_network(), Management())
+    step = score.make_evaluation(random_network(), real, 4, tmp_path)
+    held_out, trained_on, noise = (row["FID"] for row in gan_samples.anchors(images, step, count=300))
+    assert trained_on == pytest.approx(0, abs=1e-3) and trained_on < held_out < noise
