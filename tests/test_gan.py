@@ -178,12 +178,12 @@ def test_errors_are_those_of_the_public_tests():
 def test_moving_average(alpha, seed):
     torch.manual_seed(seed)
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
-    before, held = copy.deepcopy(target), copy.deepcopy(source)
+    before, original = copy.deepcopy(target), copy.deepcopy(source)
     assert gan.apply_exponential_moving_average(source, target, alpha) is None
     for new, old, s in zip(target.parameters(), before.parameters(), source.parameters(), strict=True):
         torch.testing.assert_close(new, alpha * old + (1 - alpha) * s)
         assert new.requires_grad
-    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), held.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), original.parameters(), strict=True))
 
 
 class Point(nn.Module):
@@ -240,12 +240,12 @@ def test_train_step_of_a_linear_critic_with_sgd(loss, reg, theta, psi0, psi1, ta
 
 def test_each_update_touches_one_player_and_takes_fresh_batches():
     generator, critic = nn.Linear(1, 2), nn.Linear(2, 1)
-    held = []
+    seen = []
 
     class Watched(torch.optim.SGD):
         def step(self, closure=None):
             grads = [[p.grad is not None for p in player.parameters()] for player in (critic, generator)]
-            held.append((self is critic_optim, grads))
+            seen.append((self is critic_optim, grads))
             return super().step(closure)
 
     critic_optim, generator_optim = Watched(critic.parameters(), lr=0.1), Watched(generator.parameters(), lr=0.1)
@@ -259,8 +259,8 @@ def test_each_update_touches_one_player_and_takes_fresh_batches():
     step = gan.make_train_step("JSD", 3, "R1", 0.1)
     for _ in range(2):
         step(data, lambda x: critic(x).squeeze(1), critic_optim, make, None, generator_optim)
-    assert [of_critic for of_critic, _ in held] == [True, True, True, False] * 2
-    for of_critic, (on_critic, on_generator) in held:
+    assert [of_critic for of_critic, _ in seen] == [True, True, True, False] * 2
+    for of_critic, (on_critic, on_generator) in seen:
         assert set(on_critic) == {of_critic} and set(on_generator) == {not of_critic}
     assert next(drawn) == next(made) == 8
     assert all(p.grad is None for player in (critic, generator) for p in player.parameters())
@@ -313,7 +313,7 @@ def test_eval_step_scores_against_kept_statistics(tmp_path):
     path = tmp_path / "stats.pt"
     make = lambda data: gan.make_eval_step(path, data, 3, 100, network=Pixels())  # noqa: E731
     step = make(real)
-    held = path.read_bytes()
+    previous = path.read_bytes()
     before = torch.get_rng_state()
     generator = Constant(shift=0.2)
     generator.normalisation.running_mean += 100  # stale, as an average's are
@@ -327,7 +327,7 @@ def test_eval_step_scores_against_kept_statistics(tmp_path):
     assert torch.equal(again[0], samples) and again[1] == scores  # from the same noise
     assert torch.equal(torch.get_rng_state(), before)
     _, other = make([])(real, lambda x: x.mean((1, 2, 3)), Constant())  # the file is enough
-    assert other["FID"] < 30 and path.read_bytes() == held
+    assert other["FID"] < 30 and path.read_bytes() == previous
 
 
 def test_scores_of_the_eval_step_are_the_formulas_and_torch_fidelitys(tmp_path):

@@ -154,7 +154,7 @@ def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
 def test_games_that_diverge_or_are_short_are_reported_too(tmp_path, capsys, changes):
     command = ["--config", "dirac-w1-[16]", "--out", str(tmp_path), *SHORT, *changes, "--log_every=1"]
     run_exp.cli(command)
-    run_exp.cli(command)  # what is held can be read again
+    run_exp.cli(command)  # what was played is loaded
     assert "dirac-w1-1-31415" in capsys.readouterr().out
     for name in ("dirac-w1-1-31415", "dirac-w1-6-31415"):
         result = json.loads((tmp_path / name / "result.json").read_text())
@@ -231,8 +231,8 @@ def test_bad_input_is_refused_in_one_line(capsys, tmp_path, argv, message):
 def test_anothers_folder_is_refused_and_left_as_it_was(capsys, tmp_path):
     command = ["--config", "dirac-w1-1", "--out", str(tmp_path), *SHORT]
     run_exp.cli(command)
-    held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    previous = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
     error = refused(capsys, *command, "--max_iters", "50")
     assert "max_iters=40" in error
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == held
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == previous

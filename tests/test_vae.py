@@ -86,11 +86,11 @@ def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, mess
 
 def test_a_folder_of_another_run_is_left_alone(tmp_path, capsys):
     vae.main([*QUICK, "--epochs", "1", "--out", str(tmp_path)])
-    held = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    previous = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(SystemExit) as stop:
         vae.main([*QUICK, "--epochs", "2", "--out", str(tmp_path)])
     assert stop.value.code == 2 and "holds a run with epochs=1" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == previous
 
 
 @pytest.mark.slow

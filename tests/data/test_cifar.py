@@ -16,28 +16,28 @@ def arrays(count: int = 6) -> dict:
 
 
 def test_file_is_read_with_channels_first(tmp_path):
-    held = arrays()
-    np.savez(tmp_path / "cifar10.npz", **held)
+    published = arrays()
+    np.savez(tmp_path / "cifar10.npz", **published)
     images = data.cifar10(tmp_path)
     assert images.train.dtype == torch.uint8 and images.train_labels.dtype == torch.int64
-    assert np.array_equal(images.train[2, 1].numpy(), held["x_train"][2, :, :, 1])
-    assert np.array_equal(images.test_labels.numpy(), held["y_test"])
+    assert np.array_equal(images.train[2, 1].numpy(), published["x_train"][2, :, :, 1])
+    assert np.array_equal(images.test_labels.numpy(), published["y_test"])
     assert images.train.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_file_is_made_once_from_torchvisions_download(tmp_path, monkeypatch):
-    held, calls = arrays(), []
+    published, calls = arrays(), []
 
     class Published:
         def __init__(self, root, train, download):
             calls.append((root, train, download))
             part = "train" if train else "test"
-            self.data, self.targets = held[f"x_{part}"], held[f"y_{part}"].tolist()
+            self.data, self.targets = published[f"x_{part}"], published[f"y_{part}"].tolist()
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Published)
     first, second = data.cifar10(tmp_path), data.cifar10(tmp_path)
     assert len(calls) == 2 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert torch.equal(first.test, torch.from_numpy(held["x_test"]).permute(0, 3, 1, 2))
+    assert torch.equal(first.test, torch.from_numpy(published["x_test"]).permute(0, 3, 1, 2))
 
 
 def test_without_network_and_file_the_error_says_what_to_do(tmp_path, monkeypatch):
@@ -54,13 +54,17 @@ def test_without_network_and_file_the_error_says_what_to_do(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("broken", ["text", "missing", "shape", "type"])
 def test_broken_files_are_refused(tmp_path, broken):
-    held = arrays()
+    published = arrays()
     path = tmp_path / "cifar10.npz"
     if broken == "text":
         path.write_text("not an archive")
     else:
-        changes = {"missing": {}, "shape": {"x_test": held["x_test"][:3]}, "type": {"x_test": held["x_test"] / 255}}
-        rest = {k: v for k, v in held.items() if k != "x_test"}
+        changes = {
+            "missing": {},
+            "shape": {"x_test": published["x_test"][:3]},
+            "type": {"x_test": published["x_test"] / 255},
+        }
+        rest = {k: v for k, v in published.items() if k != "x_test"}
         np.savez(path, **rest, **changes[broken])
     with pytest.raises(data.DataUnavailableError, match=r"cifar10\.npz"):
         data.cifar10(tmp_path)

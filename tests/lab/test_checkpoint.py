@@ -39,8 +39,8 @@ def test_checkpoints_come_back_to_the_bit(tmp_path):
     state = {"weights": torch.randn(3), "history": [{"epoch": 1, "elbo": -1 / 3}]}
     assert checkpoint.load(tmp_path / "state.pt") is None
     checkpoint.save(tmp_path / "state.pt", state)
-    held = checkpoint.load(tmp_path / "state.pt")
-    assert torch.equal(held["weights"], state["weights"]) and held["history"] == state["history"]
+    loaded = checkpoint.load(tmp_path / "state.pt")
+    assert torch.equal(loaded["weights"], state["weights"]) and loaded["history"] == state["history"]
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):

@@ -84,9 +84,9 @@ def kill_and_resume(command, folder, kills):
     while True:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if count < kills:
-            held = (folder / "checkpoint.pt").stat().st_mtime_ns if (folder / "checkpoint.pt").exists() else 0
+            previous = (folder / "checkpoint.pt").stat().st_mtime_ns if (folder / "checkpoint.pt").exists() else 0
             while process.poll() is None:  # until it has got further than the last one
-                if (folder / "checkpoint.pt").exists() and (folder / "checkpoint.pt").stat().st_mtime_ns > held:
+                if (folder / "checkpoint.pt").exists() and (folder / "checkpoint.pt").stat().st_mtime_ns > previous:
                     break
                 time.sleep(0.01)
             time.sleep(moments.uniform(0, 0.5))

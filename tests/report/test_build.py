@@ -22,8 +22,8 @@ def test_published_pdf_says_what_the_published_json_says(tmp_path):
 
 def test_readme_table_says_what_the_published_json_says():
     readme = build.README.read_text()
-    held = readme.split(build.BEGIN)[1].split(build.END)[0]
-    assert held.strip() == build.readme_table()
+    previous = readme.split(build.BEGIN)[1].split(build.END)[0]
+    assert previous.strip() == build.readme_table()
 
 
 def test_published_results_are_of_full_runs_on_the_real_data():
