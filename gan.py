@@ -12,7 +12,9 @@ training.
 """
 
 import doctest
+import hashlib
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -350,17 +352,13 @@ def make_eval_step(
         return metric
 
     path = Path(stats_filename)
-    if path.exists():
-        state = torch.load(path, map_location=device, weights_only=True)
+    state = _read_statistics(path, device)
+    if state is not None:
         distance = distance_of(len(state["real_features_sum"]))
         distance.load_state_dict(state)
     else:
         distance = distance_of_real()
-        # Under another name first: a run that is killed here leaves no half file for the next to trust.
-        unfinished = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(distance.state_dict(), unfinished)
-        unfinished.replace(path)
+        _write_statistics(path, distance.state_dict())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the memory of all logits: 50,000 vectors are little
         inception_score = InceptionScore(_Computed(0)).to(device)
@@ -395,6 +393,33 @@ def make_eval_step(
         return samples, {"IS": inception, "FID": distance.compute().item(), "cp": cp, "cq": cq}
 
     return eval_step
+
+
+def _read_statistics(path: Path, device: torch.device) -> dict[str, Tensor] | None:
+    """What :func:`_write_statistics` kept; None where there is nothing, or it is damaged."""
+    try:
+        kept = torch.load(path, map_location=device, weights_only=True)
+        return kept["state"] if kept["digest"] == _digest(kept["state"]) else None
+    except Exception:  # a damaged file makes the unpickler raise almost anything; it can be made anew
+        return None
+
+
+def _write_statistics(path: Path, state: dict[str, Tensor]) -> None:
+    """Keep statistics with a digest of them; where nothing can be written they are computed again next time."""
+    try:
+        # Under another name first: a run that is killed here leaves no half file for the next to trust.
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state": state, "digest": _digest(state)}, unfinished)
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        print(f"{path} cannot be written ({error}): the statistics are computed again next time", file=sys.stderr)
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    parts = [(name, value.cpu().double().numpy().tobytes()) for name, value in sorted(state.items())]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import data
 from lab import command_line, jobs
 from question2 import runs, summary
 from question2.configurations import (
@@ -111,7 +110,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Request, list[runs.Run], j
 def cli(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     failed: dict[str, str] = {}
-    try:
+    with command_line.one_line_errors():
         request, planned, resources, management = parse(argv)
         out = Path(management.exp_path)
         if request.list:
@@ -125,14 +124,12 @@ def cli(argv: Sequence[str] | None = None) -> None:
             print("\n".join(f"film: {path}" for path in runs.animate(planned)))
         if request.summary:
             print(summary.write(out))
-    except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
-        command_line.fail(error)
-    for name, why in failed.items():
-        print(f"{name} failed: {why}", file=sys.stderr)
-    if planned:
-        print(f"everything is in {out}")
-    if failed:
-        raise SystemExit(1)
+        for name, why in failed.items():
+            print(f"{name} failed: {why}", file=sys.stderr)
+        if planned:
+            print(f"everything is in {out}")
+        if failed:
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

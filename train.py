@@ -7,11 +7,9 @@ shared between them: each flow has its own seed, batches and optimiser state, an
 """
 
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from data.densities import TARGETS, Target
-from lab import checkpoint, command_line
+from lab import checkpoint, command_line, jobs
 from lab.command_line import bookkeeping
 from lab.record import Record
 from question3 import plots
@@ -46,11 +44,12 @@ class Hyperparameters:
     lr: float = 5e-4  # RMSprop's step size
     batch_size: int = 128  # points per update
     seed: list[int] = field(default_factory=lambda: [1])  # one flow per seed, of initial parameters and batches
-    compile: bool = True  # torch.compile the loss, where there is a compiler
+    compile: bool = bookkeeping(True)  # torch.compile the update, where there is a compiler; moves the last digits
     workers: int = bookkeeping(0, alias=["--jobs"])  # processes; 0 for one a core
     out: str = bookkeeping("runs/flow")  # folder of the runs
 
     def __post_init__(self) -> None:
+        command_line.check_seeds(*self.seed)
         for name, known in {"source": SOURCES, "data": tuple(TARGETS)}.items():
             if not getattr(self, name) or not set(getattr(self, name)) <= set(known):
                 raise ValueError(f"{name} takes {' and '.join(known)}, got {getattr(self, name)}")
@@ -119,12 +118,15 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
     advance = compile_update() if group.compile and step < group.num_iter else update
     label = f"from {group.source}, k = {group.num_layers}"
     with (
+        command_line.Interruption() as interruption,
         Record(group.out, step) as record,
         tqdm(
             total=group.num_iter, initial=step, desc=label, unit=" updates", position=position, disable=not progress
         ) as bar,
     ):
         while step < group.num_iter:
+            if interruption.requested:
+                interruption.stop(f"{group.out}: stopped at update {step}, saved")
             started = time.perf_counter()
             total = torch.zeros(len(flows))
             count = min(CHUNK, group.num_iter - step)
@@ -134,6 +136,8 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
             step += count
             seconds += time.perf_counter() - started
             losses = (total / count).tolist()
+            if not all(map(math.isfinite, losses)):
+                raise FloatingPointError(f"{group.out}, update {step}: the losses are {losses}; {state.last_good()}")
             curve.append({"step": step, "losses": losses})
             of_flow = {f"{name}/seed_{seed}": loss for (name, seed), loss in zip(group.names, losses, strict=True)}
             record.add(step, **of_flow)
@@ -282,8 +286,7 @@ def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> 
         return [record for group in groups for record in run_group(group, progress=progress)]
     # The deepest flows take longest: started first, they do not keep the others waiting at the end.
     order = sorted(range(len(groups)), key=lambda i: -groups[i].num_layers)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with jobs.pool(min(workers, len(groups))) as pool:
         futures = {i: pool.submit(run_group, groups[i], n % workers, progress) for n, i in enumerate(order)}
         return [record for i in range(len(groups)) for record in futures[i].result()]
 
@@ -294,7 +297,11 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     Raises:
         ValueError: The folder holds another configuration's run.
     """
-    checkpoint.claim_folder(options.out, options)
+    with checkpoint.claimed(options.out, options):
+        return _run(options, progress)
+
+
+def _run(options: Hyperparameters, progress: bool) -> dict[str, Any]:
     started = time.perf_counter()
     groups = []
     for source in options.source:
@@ -328,12 +335,10 @@ def report(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command_line.parse(Hyperparameters, "Train planar flows on the arcs and the sine.", argv)
-    try:
+    with command_line.one_line_errors():
         result = run(options)
-    except (ValueError, FloatingPointError) as error:
-        command_line.fail(error)
-    print(report(result))
-    print(f"{len(result['runs'])} flows in {result['wall_seconds']:.0f} s; everything is in {options.out}")
+        print(report(result))
+        print(f"{len(result['runs'])} flows in {result['wall_seconds']:.0f} s; everything is in {options.out}")
 
 
 if __name__ == "__main__":

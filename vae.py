@@ -5,7 +5,6 @@
 trains, goes on where a killed run stopped, and prints the validation ELBO and the test log-likelihood.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -54,11 +53,13 @@ class Hyperparameters:
     num_samples: list[int] = bookkeeping(default_factory=lambda: [200])
     input_dropout: float = 0.0  # share of the pixels that training hides from the encoder (Im et al. 2017)
     seed: int = 1  # of the initial weights, the order of the images and the noise
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
-    compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the loss; auto: in long runs
+    device: str = bookkeeping("auto")  # auto, cpu, cuda, cuda:1, ...; moves the last digits
+    # torch.compile the loss; auto: in long runs; moves the last digits
+    compile: Literal["auto", "yes", "no"] = bookkeeping("auto")
     out: str = bookkeeping("runs/vae")  # folder of the run
 
     def __post_init__(self) -> None:
+        command_line.check_seeds(self.seed)
         for name in ("epochs", "latent_size", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -143,10 +144,13 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     objective = elbo if options.gradient == "total" else path_elbo
     objective = compile_where_possible(objective) if compiling else objective
     with (
+        command_line.Interruption() as interruption,
         Record(Path(options.out), len(history), unit="epoch") as record,
         tqdm(total=options.epochs, initial=len(history), desc="training", unit=" epochs", disable=not progress) as bar,
     ):
         for epoch in range(len(history), options.epochs):
+            if interruption.requested:
+                interruption.stop(f"{options.out}: stopped after epoch {epoch}, saved")
             started = time.perf_counter()
             learning_rate = float(scheduler.get_last_lr()[0])
             mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator)
@@ -156,8 +160,10 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
                 "seconds": time.perf_counter() - started,
                 "valid_elbo": evaluate_elbo(vae, valid).mean().item(),
             }
-            if not math.isfinite(line["train_elbo"]):
-                raise FloatingPointError(f"the ELBO is {line['train_elbo']} after epoch {epoch + 1}")
+            for name in ("train_elbo", "valid_elbo"):
+                if not math.isfinite(line[name]):
+                    where = f"{options.out}, epoch {epoch + 1}"
+                    raise FloatingPointError(f"{where}: {name} is {line[name]}; {state.last_good()}")
             history.append({"epoch": epoch + 1, **line})
             record.add(epoch + 1, **line)
             state.save(history=history)
@@ -189,16 +195,21 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
     """
     dataset, splits = data.load(options.dataset, options.data, options.seed)
     options = replace(options, dataset=dataset)
-    checkpoint.claim_folder(options.out, options, former={"num_flows": "num_layers"})
+    choose_device(options.device)  # a run that cannot begin claims no folder
+    with checkpoint.claimed(options.out, options, former={"num_flows": "num_layers"}):
+        return _run(options, splits, progress)
+
+
+def _run(options: Hyperparameters, splits: data.Splits, progress: bool) -> tuple[VAE, data.Splits, dict[str, Any]]:
     vae, history = train(options, splits, progress)
     valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
     path = Path(options.out) / "result.json"
-    log_px = json.loads(path.read_text())["test_log_px"] if path.exists() else {}
+    log_px = (checkpoint.read_json(path) or {}).get("test_log_px", {})
     for k in options.num_samples:
         if str(k) not in log_px:
             log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
     result = {
-        "dataset": dataset,
+        "dataset": options.dataset,
         "seed": options.seed,
         "valid_elbo": mean_and_error(evaluate_elbo(vae, valid)),
         "test_elbo": mean_and_error(evaluate_elbo(vae, test)),
@@ -222,12 +233,10 @@ def report(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command_line.parse(Hyperparameters, "Train a VAE and estimate its log-likelihood.", argv)
-    try:
+    with command_line.one_line_errors():
         _, _, result = run(options)
-    except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
-        command_line.fail(error)
-    print(report(result))
-    print(f"training took {result['train_seconds']:.1f} s; everything is in {options.out}")
+        print(report(result))
+        print(f"training took {result['train_seconds']:.1f} s; everything is in {options.out}")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ class Options:
     out: str = "runs/benchmark/flow.json"  # where the result goes
 
     def __post_init__(self) -> None:
+        if not self.out.endswith(".json"):
+            raise ValueError(f"out must be a .json file, got {self.out}")
         if min(self.num_iter, self.rounds, self.iterations) < 1:
             raise ValueError("num_iter, rounds and iterations must be at least 1")
 
@@ -173,18 +175,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv,
         program="python -m benchmarks.flow",
     )
-    result = measure(options.num_iter, options.rounds, options.iterations)
-    print(f"{'ms an update':14} {'textbook':>9} {'ours':>9} {'faster':>8} {'in pairs':>9}")
-    for k, row in result["updates"].items():
-        median = row["median"]
-        print(
-            f"k = {k:10} {median['samples']:9.3f} {median['one']:9.3f} {row['times_faster']:7.1f}x"
-            f" {row['times_faster_side_by_side']:8.1f}x"
-        )
-    total = result["all_runs"]
-    print(f"twelve runs: {total['ours_seconds']:.0f} s, textbook {total['textbook_seconds']:.0f} s, ", end="")
-    print(f"{total['times_faster']:.1f} times as fast, compilation included")
-    checkpoint.write_json(options.out, result)
+    with command_line.one_line_errors():
+        result = measure(options.num_iter, options.rounds, options.iterations)
+        print(f"{'ms an update':14} {'textbook':>9} {'ours':>9} {'faster':>8} {'in pairs':>9}")
+        for k, row in result["updates"].items():
+            median = row["median"]
+            print(
+                f"k = {k:10} {median['samples']:9.3f} {median['one']:9.3f} {row['times_faster']:7.1f}x"
+                f" {row['times_faster_side_by_side']:8.1f}x"
+            )
+        total = result["all_runs"]
+        print(f"twelve runs: {total['ours_seconds']:.0f} s, textbook {total['textbook_seconds']:.0f} s, ", end="")
+        print(f"{total['times_faster']:.1f} times as fast, compilation included")
+        checkpoint.write_json(options.out, result)
 
 
 if __name__ == "__main__":

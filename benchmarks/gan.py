@@ -43,6 +43,8 @@ class Options:
     out: str = "runs/benchmark/gan.json"  # where the result goes
 
     def __post_init__(self) -> None:
+        if not self.out.endswith(".json"):
+            raise ValueError(f"out must be a .json file, got {self.out}")
         if self.rounds < 1 or min(self.width, self.updates, self.eval_samples) < 0:
             raise ValueError("rounds must be at least 1; width, updates and eval_samples at least 0")
 
@@ -168,28 +170,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = command_line.parse(
         Options, "Time the training of GANs of images, plain and fast.", argv, program="python -m benchmarks.gan"
     )
-    try:
+    with command_line.one_line_errors():
         result = measure(options)
-    except ValueError as error:
-        command_line.fail(error)
-    why = f"bfloat16 is {'' if result['native_bfloat16'] else 'not '}native here"
-    print(f"{result['device']}, width {result['width']}, batch {result['batch_size']}; ", end="")
-    print(f"the fast path computes in {result['precision']}: {why}")
-    print(f"{'ms an update':20} {'plain':>9} {'fast':>9} {'faster':>8} {'of the matrix rate':>19}")
-    for kind, row in result["kinds"].items():
-        median = row["median"]
+        why = f"bfloat16 is {'' if result['native_bfloat16'] else 'not '}native here"
+        print(f"{result['device']}, width {result['width']}, batch {result['batch_size']}; ", end="")
+        print(f"the fast path computes in {result['precision']}: {why}")
+        print(f"{'ms an update':20} {'plain':>9} {'fast':>9} {'faster':>8} {'of the matrix rate':>19}")
+        for kind, row in result["kinds"].items():
+            median = row["median"]
+            print(
+                f"{kind:20} {median['plain']:9.2f} {median['fast']:9.2f} {row['times_faster']:7.1f}x"
+                f" {row['share_of_rate']:18.0%}"
+            )
+            if row["gigabytes"]["fast"] is not None:
+                print(f"{'  memory, GB':20} {row['gigabytes']['plain']:9.2f} {row['gigabytes']['fast']:9.2f}")
+        evaluation = result["evaluation"]
         print(
-            f"{kind:20} {median['plain']:9.2f} {median['fast']:9.2f} {row['times_faster']:7.1f}x"
-            f" {row['share_of_rate']:18.0%}"
+            f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"
+            f" {evaluation['share_of_run']:.0%} of a run that does it every 2000 updates"
         )
-        if row["gigabytes"]["fast"] is not None:
-            print(f"{'  memory, GB':20} {row['gigabytes']['plain']:9.2f} {row['gigabytes']['fast']:9.2f}")
-    evaluation = result["evaluation"]
-    print(
-        f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"
-        f" {evaluation['share_of_run']:.0%} of a run that does it every 2000 updates"
-    )
-    checkpoint.write_json(options.out, result)
+        checkpoint.write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ class Options:
     out: str = "runs/benchmark/vae.json"  # where the result goes
 
     def __post_init__(self) -> None:
+        if not self.out.endswith(".json"):
+            raise ValueError(f"out must be a .json file, got {self.out}")
         if self.rounds < 1 or not 0 < self.share <= 1:
             raise ValueError("rounds must be at least 1 and share in (0, 1]")
 
@@ -207,19 +209,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = command_line.parse(
         Options, "Time the VAE against the textbook loop and the floor.", argv, program="python -m benchmarks.vae"
     )
-    try:
+    with command_line.one_line_errors():
         result = measure(options.dataset, options.data, options.rounds, options.share, options.seed)
-    except (ValueError, data.DataUnavailableError) as error:
-        command_line.fail(error)
-    print(f"{'seconds, medians':20} {'textbook':>9} {'ours':>9} {'floor':>9} {'faster':>9} {'of floor':>9}")
-    for task in ("epoch", "estimate"):
-        row, median = result[task], result[task]["median"]
-        print(
-            f"{task:20} {median['textbook']:9.2f} {median['ours']:9.2f} {median['floor']:9.2f}"
-            f" {row['times_faster_than_textbook']:8.2f}x {row['times_the_floor']:8.2f}x"
-        )
-    print(f"memory of the estimate: {result['estimate']['peak_gigabytes']:.2f} GB at most")
-    checkpoint.write_json(options.out, result)
+        print(f"{'seconds, medians':20} {'textbook':>9} {'ours':>9} {'floor':>9} {'faster':>9} {'of floor':>9}")
+        for task in ("epoch", "estimate"):
+            row, median = result[task], result[task]["median"]
+            print(
+                f"{task:20} {median['textbook']:9.2f} {median['ours']:9.2f} {median['floor']:9.2f}"
+                f" {row['times_faster_than_textbook']:8.2f}x {row['times_the_floor']:8.2f}x"
+            )
+        print(f"memory of the estimate: {result['estimate']['peak_gigabytes']:.2f} GB at most")
+        checkpoint.write_json(options.out, result)
 
 
 if __name__ == "__main__":

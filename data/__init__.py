@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
-from data.mnist import DataUnavailableError, Splits, binarized_mnist, binary_file
+from data.files import DataUnavailableError
+from data.mnist import Splits, binarized_mnist, binary_file
 from data.stand_in import digit_images, digits
 
 __all__ = [

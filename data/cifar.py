@@ -1,7 +1,8 @@
 """CIFAR-10 (Krizhevsky 2009) as whole tensors, and folders of images in its format."""
 
+import contextlib
 import hashlib
-import zipfile
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.mnist import DataUnavailableError
+from data.files import DataUnavailableError, read_array, read_arrays
 from lab.checkpoint import atomic_write
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -47,11 +48,7 @@ def cifar10(root: str | Path) -> LabelledImages:
         arrays = _download(path)
         with atomic_write(path) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    try:
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in KEYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataUnavailableError(f"{path} cannot be read ({error}). Delete it to download it again.") from None
+    arrays = read_arrays(path, KEYS, "Delete it to download it again.")
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"].reshape(-1)  # Keras has labels as (N, 1)
         arrays[f"y_{part}"] = labels
@@ -59,6 +56,8 @@ def cifar10(root: str | Path) -> LabelledImages:
             raise DataUnavailableError(
                 f"{path}: x_{part} is {images.dtype} {images.shape}, not uint8 ({len(labels)}, 32, 32, 3)."
             )
+        if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() >= len(CLASSES):
+            raise DataUnavailableError(f"{path}: y_{part} holds labels other than the whole numbers 0 to 9.")
     tensors = [torch.from_numpy(arrays[key]) for key in KEYS]
     return LabelledImages(*(t.permute(0, 3, 1, 2) if t.ndim == 4 else t.long() for t in tensors))
 
@@ -100,16 +99,25 @@ def image_folder(folder: str | Path, cache: str | Path) -> Tensor:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataUnavailableError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-    stamp = "\n".join(f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    try:
+        stamp = "\n".join(f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
+    except OSError as error:  # a link to nothing, or a file that has gone
+        raise DataUnavailableError(f"{error.filename} cannot be read as an image ({error.strerror})") from None
     path = Path(cache) / f"images-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy"
     if path.exists():
-        return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2)
+        with contextlib.suppress(DataUnavailableError):  # a damaged cache is made anew
+            cached = read_array(path)
+            if cached.dtype == np.uint8 and cached.shape == (len(files), 32, 32, 3):
+                return torch.from_numpy(cached).permute(0, 3, 1, 2)
     images = np.empty((len(files), 32, 32, 3), np.uint8)
     for i, file in enumerate(tqdm(files, desc=f"reading {folder}", unit=" images", leave=False)):
         try:
             images[i] = np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (32, 32), Image.Resampling.LANCZOS))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged images raise almost anything, too large ones an error of their own
             raise DataUnavailableError(f"{file} cannot be read as an image ({error})") from None
-    with atomic_write(path) as temporary:
-        np.save(temporary, images)
+    try:
+        with atomic_write(path) as temporary:
+            np.save(temporary, images)
+    except OSError as error:
+        print(f"{path} cannot be written ({error.strerror}): the images are read again next time", file=sys.stderr)
     return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -5,7 +5,6 @@ import http.client
 import io
 import time
 import urllib.request
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from data.files import DataUnavailableError, read_arrays
 from lab.checkpoint import atomic_write
 
 SOURCES = {
@@ -31,10 +31,6 @@ PIXELS = 784
 MAX_BYTES = 2**27  # the largest of the published files, 50,000 lines of text, has 78 MB
 CONNECT_SECONDS = 20
 FILE_SECONDS = 300
-
-
-class DataUnavailableError(RuntimeError):
-    """A data set is not on this machine and cannot be fetched, or the file that should hold it is broken."""
 
 
 class Splits(NamedTuple):
@@ -91,11 +87,7 @@ def binary_file(path: str | Path) -> Splits:
         ...     binary_file(path).train.shape
         torch.Size([4, 4])
     """
-    try:
-        with np.load(path) as file:
-            arrays = [file[name] for name in Splits._fields]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataUnavailableError(f"{path} cannot be read ({error})") from None
+    arrays = list(read_arrays(path, Splits._fields).values())
     for name, array in zip(Splits._fields, arrays, strict=True):
         if array.ndim < 2 or not len(array) or array.shape[1:] != arrays[0].shape[1:]:
             raise DataUnavailableError(f"{path}: {name} has shape {array.shape}, not images as in train")
@@ -132,11 +124,7 @@ def decode(raw: bytes) -> np.ndarray:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as file:
-            packed = {split: file[split] for split in SHA256}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataUnavailableError(f"{path} cannot be read ({error}). Delete it to download it again.") from None
+    packed = read_arrays(path, SHA256, "Delete it to download it again.")
     for split, digest in SHA256.items():
         if packed[split].ndim != 2 or checksum(packed[split]) != digest:
             raise DataUnavailableError(

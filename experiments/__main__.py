@@ -4,7 +4,6 @@ Each writes what it measured to ``runs/PROFILE/results/*.json`` and its pictures
 experiment that was interrupted goes on where it stopped; one that is done is not run again.
 """
 
-import json
 import os
 import platform
 import time
@@ -55,7 +54,7 @@ def asked(name: str, options: Options) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command_line.parse(Options, "Run every experiment of the report.", argv, program="python -m experiments")
-    try:
+    with command_line.one_line_errors():
         if unknown := set(options.only) - set(EXPERIMENTS):
             raise ValueError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
         options.dataset, _ = data.load(options.dataset, options.data)
@@ -65,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
                 continue
             path = Path(options.out) / "results" / f"{name}.json"
-            if path.exists() and json.loads(path.read_text()).get("asked") == asked(name, options):
+            if (checkpoint.read_json(path) or {}).get("asked") == asked(name, options):
                 print(f"{name}: done before, {path} has it")
                 continue
+            path.parent.mkdir(parents=True, exist_ok=True)  # where nothing can be written, nothing is run
             print(f"{name}: running", flush=True)
             started = time.perf_counter()
             result = EXPERIMENTS[name](options)
@@ -80,8 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             checkpoint.write_json(path, {**frame, **result})
             print(f"{name}: {minutes:.1f} minutes, written to {path}")
-    except (ValueError, FloatingPointError, data.DataUnavailableError) as error:
-        command_line.fail(error)
 
 
 if __name__ == "__main__":  # also what keeps a worker process, which imports this file, from starting over

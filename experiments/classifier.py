@@ -5,6 +5,7 @@
 trains it, goes on where a killed run stopped, and prints the accuracy on the test set.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from data import DataUnavailableError, LabelledImages, cifar10, default_root
+from data import LabelledImages, cifar10, default_root
 from lab import checkpoint, command_line
 from lab.command_line import bookkeeping
 from lab.device import choose_device, native_bfloat16
@@ -42,8 +43,11 @@ class Hyperparameters:
     out: str = bookkeeping("runs/classifier")  # folder of the run
 
     def __post_init__(self) -> None:
-        if min(self.width, self.epochs, self.batch_size) < 1 or not self.learning_rate > 0 or self.weight_decay < 0:
-            raise ValueError("width, epochs and batch_size must be at least 1, learning_rate positive")
+        command_line.check_seeds(self.seed)
+        if min(self.width, self.epochs, self.batch_size) < 1:
+            raise ValueError("width, epochs and batch_size must be at least 1")
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise ValueError("learning_rate must be positive, weight_decay at least 0")
 
 
 def shifted(images: Tensor, index: Tensor) -> Tensor:
@@ -108,6 +112,7 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
     bfloat16 = native_bfloat16(device)
     total_updates, done = per_epoch * options.epochs, per_epoch * len(history)
     with (
+        command_line.Interruption() as interruption,
         Record(Path(options.out), len(history), unit="epoch") as record,
         tqdm(total=total_updates, initial=done, desc="classifier", unit=" updates", disable=not progress) as bar,
     ):
@@ -121,14 +126,20 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
             for index in order[: per_epoch * options.batch_size].split(options.batch_size):
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                     _, logits = network(shifted(padded, index))
-                loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
+                objective = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
                 optimizer.zero_grad()
-                loss.backward()
+                objective.backward()
                 optimizer.step()
                 scheduler.step()
-                total += loss.detach()
+                total += objective.detach()
+                if interruption.requested:  # an epoch takes minutes: its beginning is done again
+                    interruption.stop(f"{options.out}: stopped in epoch {epoch + 1}")
                 bar.update()
-            history.append({"loss": total.item() / per_epoch, "seconds": time.perf_counter() - started})
+            loss = total.item() / per_epoch
+            if not math.isfinite(loss):
+                where = f"{options.out}, epoch {epoch + 1}"
+                raise FloatingPointError(f"{where}: the loss is {loss}; {state.last_good()}")
+            history.append({"loss": loss, "seconds": time.perf_counter() - started})
             bar.set_postfix(loss=f"{history[-1]['loss']:.3f}")
             record.add(epoch + 1, **history[-1])
             state.save(history=history)
@@ -143,7 +154,12 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
         DataUnavailableError: CIFAR-10 cannot be had.
     """
     images = cifar10(options.data)
-    checkpoint.claim_folder(options.out, options)
+    choose_device(options.device)  # a run that cannot begin claims no folder
+    with checkpoint.claimed(options.out, options):
+        return _run(options, images, progress)
+
+
+def _run(options: Hyperparameters, images: LabelledImages, progress: bool) -> dict[str, Any]:
     network, history = train(options, images, progress)
     out = Path(options.out)
     checkpoint.save(out / "classifier.pt", {"width": options.width, "network": checkpoint.as_float16(network)})
@@ -170,11 +186,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv,
         program="python -m experiments.classifier",
     )
-    try:
+    with command_line.one_line_errors():
         result = run(options)
-    except (ValueError, DataUnavailableError) as error:
-        command_line.fail(error)
-    print(f"test accuracy {result['test_accuracy']:.4f}, {result['bytes']} bytes of weights, in {options.out}")
+        print(f"test accuracy {result['test_accuracy']:.4f}, {result['bytes']} bytes of weights, in {options.out}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import data
+from lab.command_line import check_seeds
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.profile not in ("full", "quick"):
             raise ValueError(f"profile must be full or quick, got {self.profile!r}")
+        if self.seed is not None:
+            check_seeds(self.seed, self.seed + 10)
         if not 1 <= self.gan_seeds <= 3:
             raise ValueError(f"gan_seeds must be in 1 to 3, got {self.gan_seeds}")
         if self.profile == "quick":

@@ -2,16 +2,24 @@
 
 import contextlib
 import dataclasses
+import errno
+import hashlib
+import io
 import json
+import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from lab.command_line import determining
+
+TEMPORARY = ".writing-"  # how names of files begin that are not whole yet
 
 
 @contextlib.contextmanager
@@ -31,7 +39,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept, because writers such as matplotlib choose the format by it.
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -40,9 +48,15 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows synchronises only what is open for writing
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            wanted = f", after {temporary.stat().st_size / 1e6:.1f} MB" if temporary.exists() else ""
+            message = f"no room to write {path}{wanted} ({error.strerror}); what was there before is intact"
+            raise OSError(error.errno, message) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,24 +64,81 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write a value as indented JSON, atomically. Not-a-number is refused: JSON has no word for it."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file, and with a line on the screen where it is damaged."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        pass
+    print(f"{path} is damaged; it is made anew", file=sys.stderr)
+    return None
+
+
+class DamagedError(ValueError):
+    """A file that should hold a state of ours does not."""
 
 
 def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
-    """Save tensors and plain values, atomically."""
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    """Save tensors and plain values, atomically, with a digest of them all."""
+    # Into memory first: on a full disk torch's own writer fails in a way that says nothing.
+    buffer = io.BytesIO()
+    torch.save({**state, "digest": digest(state)}, buffer)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(buffer.getbuffer())
 
 
 def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """Load what :func:`save` wrote, or return None where there is none yet."""
+    """Load what :func:`save` wrote, or return None where there is none yet.
+
+    Raises:
+        DamagedError: The file cannot be read, holds something else, or not what was saved.
+    """
     if not Path(path).exists():
         return None
-    return torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        written = state.pop("digest", None)  # earlier versions wrote none
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
+        raise DamagedError(f"{path} is damaged, or no file of this program ({type(error).__name__})") from None
+    if written is not None and written != digest(state):
+        raise DamagedError(f"{path} is damaged: it does not hold what was saved")
+    return state
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of nested tensors and plain values, which do not depend on the device."""
+    total = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+            total.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(part, dict):
+            for key, each in part.items():
+                total.update(f"{key!r}: ".encode())
+                add(each)
+        elif isinstance(part, (list, tuple)):
+            total.update(f"{len(part)} ".encode())
+            for each in part:
+                add(each)
+        else:
+            total.update(repr(part).encode())
+
+    add(value)
+    return total.hexdigest()
 
 
 class Checkpoint:
     """A run's checkpoint: parts that are named once, and saved and restored by those names.
+
+    The checkpoint before the last is kept beside it. What is not finite is not saved.
 
     Args:
         path: The file.
@@ -87,18 +158,71 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike, **parts: Any) -> None:
         self.path, self.parts = Path(path), parts
+        self.previous = self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}")
 
     def save(self, **values: Any) -> None:
-        """Save the parts as they are now, and plain values beside them."""
-        save(self.path, {**{name: _state(part) for name, part in self.parts.items()}, **values})
+        """Save the parts as they are now, and plain values beside them.
+
+        Raises:
+            FloatingPointError: A parameter, or another number of a part, is not finite. The last checkpoint stays.
+        """
+        state = {name: _state(part) for name, part in self.parts.items()}
+        if (name := _not_finite(state)) is not None:
+            raise FloatingPointError(f"{self.describe(values)}: {name} is not finite; {self.last_good()}")
+        if self.path.exists():
+            self.path.replace(self.previous)
+        save(self.path, {**state, **values})
+
+    def describe(self, values: dict[str, Any]) -> str:
+        """The run and where it is, for a message."""
+        where = ", ".join(f"{name} {value}" for name, value in values.items() if isinstance(value, int))
+        return f"{self.path.parent}{', ' + where if where else ''}"
+
+    def last_good(self) -> str:
+        """What a run that broke off leaves, for a message."""
+        return f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
 
     def restore(self) -> dict[str, Any]:
-        """Give the parts their saved state; returns the plain values, none where there is no checkpoint yet."""
-        state = load(self.path) or {}
-        for name, part in self.parts.items():
-            if name in state:
+        """Give the parts their saved state; returns the plain values, none where there is no checkpoint yet.
+
+        Where the last checkpoint is damaged, the one before is taken, and a line says so.
+
+        Raises:
+            DamagedError: Neither can be read, or it belongs to other parts.
+        """
+        state, failure = None, None
+        for path in (self.path, self.previous):
+            try:
+                state = load(path)
+            except DamagedError as error:
+                failure = error
+            if state is not None:
+                if failure:
+                    print(f"{failure}; going on from the one before, {path}", file=sys.stderr)
+                break
+        else:
+            if failure:
+                raise DamagedError(f"{failure}: delete it to start the run again")
+            return {}
+        try:
+            for name, part in self.parts.items():
                 _restore(part, state.pop(name))
+        except Exception as error:  # parts say in many ways that a state is not theirs
+            raise DamagedError(
+                f"{path} belongs to another run ({type(error).__name__}): delete it to start the run again"
+            ) from None
         return state
+
+
+def _not_finite(state: Any, name: str = "") -> str | None:
+    """The name of a number that is not finite, or None."""
+    if isinstance(state, torch.Tensor):
+        return name if state.is_floating_point() and not state.isfinite().all() else None
+    if isinstance(state, (dict, list, tuple)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        names = (_not_finite(value, f"{name}.{key}" if name else str(key)) for key, value in items)
+        return next((found for found in names if found is not None), None)
+    return name if isinstance(state, float) and not math.isfinite(state) else None
 
 
 def _state(part: Any) -> Any:
@@ -125,15 +249,25 @@ def as_float16(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A network's state to keep when training is over: parameters in half the bytes, other buffers as they are.
 
     ``load_state_dict`` makes it float32 again.
+
+    Raises:
+        FloatingPointError: A parameter is too large for float16.
     """
     parameters = dict(network.named_parameters())
-    return {name: value.half() if name in parameters else value for name, value in network.state_dict().items()}
+    state = {name: value.half() if name in parameters else value for name, value in network.state_dict().items()}
+    if (name := _not_finite(state)) is not None:
+        raise FloatingPointError(f"{name} is too large for float16, in which networks are kept")
+    return state
 
 
-def claim_folder(
+@contextlib.contextmanager
+def claimed(
     folder: str | os.PathLike, *options: Any, former: Mapping[str, str] | None = None, **more: Any
-) -> None:
-    """Reserve a run's folder for one configuration by writing it to ``config.json`` there.
+) -> Iterator[None]:
+    """Reserve a run's folder for one configuration, and for this process as long as the block lasts.
+
+    The configuration is written to ``config.json`` there. The operating system releases the folder when the process
+    ends, whichever way.
 
     Args:
         folder: The run's output folder, made if it is missing.
@@ -143,26 +277,46 @@ def claim_folder(
         more: Further values that must be the same.
 
     Raises:
-        ValueError: The folder holds another configuration's run, or files but no ``config.json``, or nothing can be
-            written there.
+        ValueError: The folder holds another configuration's run, or files but no ``config.json``, or another process
+            is at work there, or nothing can be written there.
     """
     folder = Path(folder)
     path = folder / "config.json"
     fixed = {name for group in options for name in determining(group)} | set(more)
     values = _plain({**{name: value for group in options for name, value in vars(group).items()}, **more})
-    if path.exists():
-        written = {(former or {}).get(name, name): value for name, value in json.loads(path.read_text()).items()}
-        # A field that was added later had its default when the run began.
-        previous = {**_defaults(options), **written}
-        other = [f"{k}={previous[k]}" for k in values if k in fixed and k in previous and previous[k] != values[k]]
-        if other:
-            raise ValueError(f"{folder} holds a run with {', '.join(other)}; choose another --out")
-    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise ValueError(f"{folder} holds files that are no run of ours; choose another --out")
     try:
-        write_json(path, values)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written to ({error.strerror})") from None
+        foreign = folder.is_dir() and not path.exists() and any(e.name[0] != "." for e in folder.iterdir())
+        if foreign:
+            raise ValueError(f"{folder} holds files that are no run of ours; choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        with lock:
+            if path.exists():
+                _check_same(path, fixed, values, _defaults(options), former or {})
+            for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
+                leftover.unlink(missing_ok=True)
+            write_json(path, values)
+            yield
+    except Timeout:
+        raise ValueError(f"another process is at work in {folder}") from None
+
+
+def _check_same(
+    path: Path, fixed: set[str], values: dict[str, Any], defaults: dict[str, Any], former: Mapping[str, str]
+) -> None:
+    """Refuse a folder whose ``config.json`` is another configuration's, or not ours."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        written = {former.get(name, name): value for name, value in read.items()}
+    except (OSError, ValueError, AttributeError):
+        raise ValueError(f"{path} is damaged, or not ours: delete it, or choose another --out") from None
+    if not written.keys() & values.keys():
+        raise ValueError(f"{path} is not ours; choose another --out")
+    # A field that was added later had its default when the run began.
+    previous = {**defaults, **written}
+    other = [f"{k}={previous[k]}" for k in values if k in fixed and k in previous and previous[k] != values[k]]
+    if other:
+        raise ValueError(f"{path.parent} holds a run with {', '.join(other)}; choose another --out")
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

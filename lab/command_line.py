@@ -1,10 +1,15 @@
 """Command lines from dataclasses: a flag per field, help from its comment, one-line errors with exit status 2."""
 
 import argparse
+import contextlib
 import dataclasses
+import io
+import os
 import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import simple_parsing
@@ -77,10 +82,107 @@ class _Parser(ArgumentParser):
         fail(message)
 
 
-def fail(message: object) -> NoReturn:
-    """Print one line on standard error and leave with exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """Print one line on standard error and leave with an exit status."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C or SIGTERM, and has."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interruption:
+    """Turns the first Ctrl-C or SIGTERM of a block into a request, so that a run can finish its update and save.
+
+    The second one leaves at once. In threads but the main one nothing is changed.
+
+    Example:
+        >>> with Interruption() as interruption:
+        ...     interruption.requested
+        False
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to stop."""
+        return self.number is not None
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _request(self, number: int, frame: Any) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def stop(self, message: str) -> NoReturn:
+        """Leave, after the state has been saved.
+
+        Raises:
+            InterruptedRunError: Always.
+        """
+        raise InterruptedRunError(f"{message}; the same command goes on", self.number or signal.SIGINT)
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise InterruptedRunError("stopped; the same command goes on from the last checkpoint", number)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a command may run into becomes one line on standard error and an exit status.
+
+    2 for bad input, files that cannot be read or written, and too little memory; 1 for a run that diverged; 128 and
+    the signal's number for one that was stopped. Anything else is a mistake of the program, and keeps its traceback.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
+            stream.reconfigure(errors="replace")
+    try:
+        yield
+    except BrokenPipeError:  # whoever read the output has left, as "| head -1" does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except FloatingPointError as error:
+        fail(error, status=1)
+    except (ValueError, OSError, OverflowError, MemoryError) as error:
+        fail(error or type(error).__name__)
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in ("memory", "allocate", "storage size")):
+            raise
+        fail(f"too little memory: {str(error).splitlines()[0]}")
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
+
+
+def check_seeds(*seeds: int) -> None:
+    """Refuse seeds that torch's generators do not take.
+
+    Raises:
+        ValueError: A seed is negative, or has more than 63 bits.
+    """
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and below 2**63, got {seed}")
 
 
 def parse(options: type[Options], description: str, argv: Sequence[str] | None = None, **about: str) -> Options:

@@ -1,9 +1,11 @@
 """The machine: which device, what it computes natively, and torch.compile where it can."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise ValueError(f"no device {name!r} here")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -45,12 +49,38 @@ def has_compiler() -> bool:
 
 
 def compile_where_possible(function: Callable, **options: Any) -> Callable:
-    """Compile a function for fixed shapes; without a C++ compiler say so in one line and return it as it is.
+    """Compile a function for fixed shapes; where that fails, say so in one line and run it as it is.
 
-    The first call with a new shape compiles for some seconds. Later processes find the result in torch's
-    cache. ``options`` are those of the compiler's back end, torch._inductor.config.
+    The first call with a new shape compiles for some seconds. Later processes find the result in torch's cache. A
+    process that was killed while it linked leaves a library there that cannot be loaded: it is deleted, and compiled
+    again. ``options`` are those of the compiler's back end, torch._inductor.config.
     """
     if not has_compiler():
         print("no C++ compiler found: running uncompiled, which is slower and gives the same results", file=sys.stderr)
         return function
-    return torch.compile(function, dynamic=False, options=options or None)
+    from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
+
+    current, repaired = torch.compile(function, dynamic=False, options=options or None), False
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal current, repaired
+        try:
+            return current(*arguments, **keywords)
+        except (TorchDynamoException, OSError, ImportError) as error:
+            # Compilation comes before anything is computed, so nothing has been done that would be done twice.
+            broken = [
+                Path(path) for path in re.findall(r"[^\s'\"]+\.(?:so|pyd|dll)", str(error)) if Path(path).exists()
+            ]
+            if broken and not repaired:
+                print(f"{broken[0]} is damaged, compiling it again", file=sys.stderr)
+                for path in broken:
+                    path.unlink(missing_ok=True)
+                torch.compiler.reset()
+                current, repaired = torch.compile(function, dynamic=False, options=options or None), True
+            else:
+                reason = str(error).strip().splitlines()[0][:200]
+                print(f"compiling failed, running uncompiled, which is slower: {reason}", file=sys.stderr)
+                current = function
+            return call(*arguments, **keywords)
+
+    return call

@@ -1,19 +1,26 @@
-"""Runs as jobs: processes on this machine or a Slurm cluster, through submitit.
+"""Worker processes, and runs as jobs: processes of their own on this machine or a Slurm cluster, through submitit.
 
 A job that dies half way, by a signal, a time limit or pre-emption, is resubmitted; what it does must go on from a
 checkpoint of its own.
 """
 
+import contextlib
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import submitit
+import torch
 from tqdm.auto import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +46,40 @@ class Resources:
         at_least_1 = (self.job_minutes, self.job_cpus, self.tries)
         if min(at_least_1) < 1 or min(self.parallel, self.job_gpus, self.job_memory) < 0:
             raise ValueError("job_minutes, job_cpus and tries must be at least 1, other numbers of jobs at least 0")
+
+
+@contextlib.contextmanager
+def pool(workers: int, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that end with their parent, whichever way it ends.
+
+    Args:
+        workers: How many.
+        threads: Of torch in each; None for its default.
+    """
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads,))
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    executor.shutdown()
+
+
+def _begin_worker(threads: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    if threads:
+        torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @dataclass

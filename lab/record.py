@@ -21,12 +21,12 @@ class Record:
 
     def __init__(self, folder: Path, step: int, unit: str = "update") -> None:
         self.path, self.unit = folder / "metrics.jsonl", unit
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
         self.lines = [line for line in map(_parsed, lines) if line and line["step"] <= step]
         with checkpoint.atomic_write(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        self.metrics: TextIO = self.path.open("a")
-        self.log: TextIO = (folder / "log.txt").open("a")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+        self.metrics: TextIO = self.path.open("a", encoding="utf-8")
+        self.log: TextIO = (folder / "log.txt").open("a", encoding="utf-8")
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def __enter__(self) -> "Record":
@@ -53,7 +53,9 @@ class Record:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
+    """A line of metrics; None for what is damaged, as the last one of a run that was killed while it wrote."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
+        value = json.loads(line)
+    except ValueError:
         return None
+    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data import CLASSES
+from lab import checkpoint
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "classifier.pt"
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images' channels, in [0, 1]
@@ -69,9 +70,12 @@ def load(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> Clas
     """A trained classifier in evaluation mode, float32.
 
     Raises:
-        OSError: There is no such file.
+        FileNotFoundError: There is no such file.
+        checkpoint.DamagedError: It is damaged.
     """
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = checkpoint.load(path, device)
+    if state is None:
+        raise FileNotFoundError(f"there is no classifier at {path}")
     network = Classifier(state["width"]).to(device).to(memory_format=torch.channels_last)
     network.load_state_dict(state["network"])
     return network.eval()

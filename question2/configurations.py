@@ -10,7 +10,7 @@ from simple_parsing import field
 import data
 from dirac import Game
 from gan import AVAILABLE_LOSSES
-from lab.command_line import bookkeeping
+from lab.command_line import bookkeeping, check_seeds
 
 
 def _optional_name(text: str) -> str | None:
@@ -69,6 +69,7 @@ class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
     seed: int = 31415  # of networks, batches and noise, or of the dirac game's starting points
 
     def __post_init__(self) -> None:
+        check_seeds(self.seed)
         choices = {
             "task": ("CIFAR10", "dirac"),
             "optimizer": ("Adam", "SGD"),
@@ -140,7 +141,7 @@ class PaceParameters:
     eval_every: int = 2000  # updates between two evaluations
     checkpoint_minutes: float = bookkeeping(1.0)  # minutes between two checkpoints, at least
     max_minutes: float = bookkeeping(0.0)  # minutes after which to stop; the same command goes on. 0 for no limit
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    device: str = bookkeeping("auto")  # auto, cpu, cuda, cuda:1, ...; moves the last digits
     # channels last, fused Adam, bfloat16 where it is native, and on CUDA graphs (auto: yes), or the plain loop (no)
     fast: Literal["auto", "yes", "no"] = "auto"
     workers: int = bookkeeping(0)  # processes for dirac games; 0 for one a core

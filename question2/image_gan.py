@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from gan import EVAL_SEED, make_train_step, refresh_batch_norm
 from lab import checkpoint
+from lab.command_line import Interruption
 from lab.device import native_bfloat16
 from lab.record import Record
 from model import Critic, Generator
@@ -176,9 +177,12 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
     """The generator that a run left in its folder, in evaluation mode: noise ``(N, dimz)`` to images.
 
     Raises:
-        OSError: There is no such file.
+        FileNotFoundError: There is no such file.
+        checkpoint.DamagedError: It is damaged.
     """
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = checkpoint.load(path, device)
+    if state is None:
+        raise FileNotFoundError(f"there is no generator at {path}")
     generator = Generator(state["dimz"], state["dimh"]).to(device)
     generator.load_state_dict(state["network"])
     return generator.eval()
@@ -258,21 +262,22 @@ def train(
     advance = Graphed(advance) if fast and device.type == "cuda" else advance
     saved = time.monotonic()
     with (
+        Interruption() as interruption,
         Record(folder, step) as record,
         tqdm(total=hp.max_iters, initial=step, desc=label, unit=" updates", disable=not progress) as bar,
     ):
         record.say(f"at update {step} of {hp.max_iters} on {device}")
-        while step < hp.max_iters and time.monotonic() < deadline:
+        while step < hp.max_iters and time.monotonic() < deadline and not interruption.requested:
             started = time.perf_counter()
             until = min(hp.max_iters, *(n * (step // n + 1) for n in (management.log_every, management.eval_every)))
-            while step < until and time.monotonic() < deadline:
+            while step < until and time.monotonic() < deadline and not interruption.requested:
                 advance()
                 step += 1
                 bar.update()
             metric = total.item()  # waits for the device
             seconds += time.perf_counter() - started
             if not math.isfinite(metric):  # before a checkpoint would keep it
-                raise FloatingPointError(f"{label}: the metric is {metric} at update {step}")
+                raise FloatingPointError(f"{folder}, update {step}: the metric is {metric}; {state.last_good()}")
             last = step == hp.max_iters
             if step == until and (step % management.log_every == 0 or last):
                 count = (step - 1) % management.log_every + 1
@@ -288,5 +293,7 @@ def train(
                 saved = time.monotonic()
         if step < hp.max_iters:
             state.save(step=step, seconds=seconds)
-            record.say(f"stopped at update {step}, time is up")
+            record.say(f"stopped at update {step}")
+        if interruption.requested and step < hp.max_iters:
+            interruption.stop(f"{folder}: stopped at update {step}, saved")
     return players, record.lines, step

@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import json
 import math
-import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -46,13 +44,9 @@ class Run:
         """Its folder's name."""
         return self.folder.name
 
-    def claim(self) -> None:
-        """Reserve the folder for this run.
-
-        Raises:
-            ValueError: It holds another one.
-        """
-        checkpoint.claim_folder(self.folder, self.management, self.hp, former=FORMER_NAMES, config=self.name)
+    def claimed(self) -> contextlib.AbstractContextManager[None]:
+        """Reserve the folder for this run, as :func:`lab.checkpoint.claimed` does."""
+        return checkpoint.claimed(self.folder, self.management, self.hp, former=FORMER_NAMES, config=self.name)
 
 
 def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None = None, **overrides: Any) -> list[Run]:
@@ -113,12 +107,14 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> Outcome:
             fast="yes" if image_gan.use_fast(management) else "no",
         )
         runs = [dataclasses.replace(run, management=resolved) if run in of_images else run for run in runs]
-    for run in runs:
-        run.claim()
-    outcome = Outcome(list(runs), dict(run_games([run for run in runs if run.hp.task == "dirac"], progress)), images)
-    for run in runs:
-        if images and run.hp.task == "CIFAR10":
-            outcome.results[run.label] = run_images(run, images, deadline, progress)
+    with contextlib.ExitStack() as folders:
+        for run in runs:
+            folders.enter_context(run.claimed())
+        games = run_games([run for run in runs if run.hp.task == "dirac"], progress)
+        outcome = Outcome(list(runs), dict(games), images)
+        for run in runs:
+            if images and run.hp.task == "CIFAR10":
+                outcome.results[run.label] = run_images(run, images, deadline, progress)
     return outcome
 
 
@@ -146,8 +142,12 @@ def run_alone(run: Run) -> None:
 
 
 def load_trajectory(folder: Path) -> dirac.Trajectory | None:
-    """The trajectory that a run left in its folder, or None."""
-    state = checkpoint.load(folder / "checkpoint.pt")
+    """The trajectory that a run left in its folder, or None; what is damaged is played again."""
+    try:
+        state = checkpoint.load(folder / "checkpoint.pt")
+    except checkpoint.DamagedError as error:
+        print(f"{error}; the game is played again", file=sys.stderr)
+        return None
     return dirac.Trajectory(**{name: value.numpy() for name, value in state.items()}) if state else None
 
 
@@ -167,9 +167,7 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
     ):
         map_: Any = map
         if workers > 1:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))
-            map_ = stack.enter_context(pool).map
+            map_ = stack.enter_context(jobs.pool(workers, threads=1)).map
         for group, of_group in zip(groups.values(), map_(run_together, groups.values()), strict=True):
             results.update({run.label: result for run, result in zip(group, of_group, strict=True)})
             bar.update(len(group))
@@ -284,8 +282,8 @@ def load_images(management: Management) -> Images:
 def run_images(run: Run, images: Images, deadline: float = math.inf, progress: bool = True) -> dict[str, Any] | None:
     """Train one configuration on images. The result, or None where time was up before the end."""
     hp, management, path = run.hp, run.management, run.folder / "result.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    if (finished := checkpoint.read_json(path)) is not None:
+        return finished
     evaluate = None
     if images.network:
         eval_step, (is_name, fid_name) = images.evaluation(hp.generator_dimz), images.network.names

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import gan
 from data import DataUnavailableError
 from gan import EvalStep
+from lab.checkpoint import DamagedError
 from question2 import classifier
 
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
@@ -86,7 +87,7 @@ def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.devic
     try:
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
         module = classifier.load(weights, device)
-    except OSError as error:
+    except (OSError, DamagedError) as error:
         raise DataUnavailableError(f"the classifier's weights cannot be read ({error})") from None
     return Network(module, digest, "-C")
 

@@ -1,6 +1,5 @@
 """What runs came to, as tables: each run beside its prediction, and means and deviations over seeds."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,11 +71,11 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
     fixed = (determining(Management()) | determining(Hyperparameters())).keys() - {"seed"}
     groups: dict[str, list[tuple[dict, dict]]] = {}
     for path in sorted(Path(folder).glob("*/result.json")):
-        written = json.loads((path.parent / "config.json").read_text())
-        config = {FORMER_NAMES.get(key, key): value for key, value in written.items()}
-        if "config" not in config:
-            continue  # a run of another command
-        groups.setdefault(config["config"], []).append((config, numbers(json.loads(path.read_text()))))
+        result, written = checkpoint.read_json(path), checkpoint.read_json(path.parent / "config.json")
+        config = {FORMER_NAMES.get(key, key): value for key, value in (written or {}).items()}
+        if result is None or "config" not in config:
+            continue  # a run of another command, or damaged
+        groups.setdefault(config["config"], []).append((config, numbers(result)))
     if not groups:
         raise ValueError(f"no finished run in {folder}")
     rows = []

@@ -26,6 +26,9 @@ BEGIN, END = "<!-- results: written by python -m report, from report/results -->
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
+Results = dict[str, dict[str, Any]]  # by section
+
+
 @dataclass
 class Options:
     """Where results come from and where the PDF goes."""
@@ -33,6 +36,12 @@ class Options:
     runs: str = "runs/full"  # folder that the experiments wrote to
     out: str = "report.pdf"  # the PDF
     publish: bool = False  # take the results in --runs as the published reference, and build that
+
+    def __post_init__(self) -> None:
+        if not self.out.endswith(".pdf"):
+            raise ValueError(f"out must be a .pdf file, got {self.out}")
+        if not Path(self.runs).is_dir() and (self.publish or self.runs != Options.runs):
+            raise ValueError(f"there is no folder {self.runs}")
 
 
 def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
@@ -68,29 +77,33 @@ def _stage(section: str, stage: Path, runs: Path | None) -> str:
     return "runs" if source is runs else "reference" if runs else "published"
 
 
-def results(section: str) -> dict[str, Any]:
-    """The published reference results of a section."""
-    return json.loads((HERE / "results" / f"{section}.json").read_text())
+def results(section: str, runs: Path | None = None) -> dict[str, Any]:
+    """The results of a section: of some runs, where they have it, else the published reference."""
+    path = runs / "results" / f"{section}.json" if runs else None
+    path = path if path and path.exists() else HERE / "results" / f"{section}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def readme_table() -> str:
-    """The README's table of results, from the published reference alone."""
-    return "\n".join([*_vae_rows(), "", *_dirac_rows(), "", *_gan_rows(), "", *_flow_rows(), "", *_printed()])
+def readme_table(runs: Path | None = None) -> str:
+    """The README's table of results: of the published reference, or as some runs would make it."""
+    of = {section: results(section, runs) for section in SECTIONS}
+    parts = (_vae_rows(of), _dirac_rows(of), _gan_rows(of), _flow_rows(of), _printed(of))
+    return "\n\n".join("\n".join(rows) for rows in parts)
 
 
-def _printed() -> list[str]:
+def _printed(of: Results) -> list[str]:
     """What a run of the first seed printed."""
     return [
         "`python vae.py`, with its defaults, ends with lines like these; standard errors are over the images:",
         "",
         "```",
-        results("vae")["printed"],
+        of["vae"]["printed"],
         "```",
     ]
 
 
-def _vae_rows() -> list[str]:
-    vae, speed = results("vae"), results("vae_speed")
+def _vae_rows(of: Results) -> list[str]:
+    vae, speed = of["vae"], of["vae_speed"]
     rows = [
         "| question 1: VAE, static binarised MNIST | validation ELBO | test log p(x), K = 200 | minutes a run |",
         "|---|---|---|---|",
@@ -113,8 +126,8 @@ def _vae_rows() -> list[str]:
     ]
 
 
-def _dirac_rows() -> list[str]:
-    dirac = results("dirac")
+def _dirac_rows(of: Results) -> list[str]:
+    dirac = of["dirac"]
     rows = [
         "| question 2.6: the dirac game | verdict | period | decay an update | amplitude |",
         "|---|---|---|---|---|",
@@ -139,8 +152,8 @@ def _pair(predicted: float | None, measured: float | None) -> str:
     return "" if predicted is None or measured is None else f"{predicted:.3g} / {measured:.3g}"
 
 
-def _gan_rows() -> list[str]:
-    gan = results("gan")
+def _gan_rows(of: Results) -> list[str]:
+    gan = of["gan"]
     inception, fid = gan["scores"]["is"], gan["scores"]["fid"]
     scale = "" if gan["scale"] == "full" else f" ({gan['scale']} study: width {gan['options']['generator_dimh']})"
     rows = [
@@ -157,8 +170,8 @@ def _gan_rows() -> list[str]:
     return [*rows, "", f"{seeds}, {gan['options']['final_samples']} samples{own}."]
 
 
-def _flow_rows() -> list[str]:
-    flow, speed = results("flow"), results("flow_speed")
+def _flow_rows(of: Results) -> list[str]:
+    flow, speed = of["flow"], of["flow_speed"]
     names = list(dict.fromkeys(setting["data"] for setting in flow["settings"]))
     rows = [
         f"| question 3: planar flows, {flow['options']['seeds']} seeds | {' | '.join(names)} |",
@@ -178,27 +191,44 @@ def _flow_rows() -> list[str]:
     ]
 
 
-def update_readme() -> None:
+def update_readme(table: str) -> None:
     """Write the table between its two marks in the README."""
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     with checkpoint.atomic_write(README) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}")
+        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def publish(runs: str | Path) -> None:
-    """Make the results of full runs the reference: JSON, figures, PDF and the README's table."""
-    for section in SECTIONS:
-        path = Path(runs) / "results" / f"{section}.json"
-        if not path.exists():
-            continue
-        if json.loads(path.read_text())["profile"] != "full":
-            raise ValueError(f"{path} is not of the full profile")
-        shutil.copy(path, HERE / "results")
-        for figure in (Path(runs) / "figures").glob(f"{section}_*"):
-            shutil.copy(figure, HERE / "figures")
+    """Make the results of full runs the reference: JSON, figures, PDF and the README's table.
+
+    Everything is checked and built beside the reference first, and replaces it only then.
+
+    Raises:
+        ValueError: A result is damaged or not of the full profile, or there is none.
+    """
+    runs = Path(runs)
+    found = {name: runs / "results" / f"{name}.json" for name in SECTIONS}
+    found = {name: path for name, path in found.items() if path.exists()}
+    if not found:
+        raise ValueError(f"there are no results in {runs}")
+    for path in found.values():
+        result = checkpoint.read_json(path)
+        if result is None or result.get("profile") != "full":
+            raise ValueError(f"{path} is damaged, or not of the full profile: nothing was published")
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "report.pdf"
+        try:
+            build(trial, runs)
+            table = readme_table(runs)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"the results in {runs} make no report ({error}): nothing was published") from None
+        for name, path in found.items():
+            shutil.copy(path, HERE / "results")
+            for figure in (runs / "figures").glob(f"{name}_*"):
+                shutil.copy(figure, HERE / "figures")
     build(HERE / "report.pdf")
-    update_readme()
+    update_readme(table)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -206,12 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = command_line.parse(
         Options, "Build the report from the experiments' results.", argv, program="python -m report"
     )
-    try:
+    with command_line.one_line_errors():
         if options.publish:
             publish(options.runs)
-        sources = build(options.out, options.runs)
-    except (ValueError, OSError) as error:
-        command_line.fail(error)
-    for section, source in sources.items():
-        print(f"{section}: {'from ' + options.runs if source == 'runs' else 'the published reference, not run here'}")
-    print(f"written: {options.out}")
+        for section, source in build(options.out, options.runs).items():
+            where = f"from {options.runs}" if source == "runs" else "the published reference, not run here"
+            print(f"{section}: {where}")
+        print(f"written: {options.out}")

@@ -63,7 +63,7 @@ def test_a_study_whose_data_cannot_be_had_ends_in_one_line(tmp_path, monkeypatch
     with pytest.raises(SystemExit) as stop:
         experiments.main(["--dataset", "digits", "--device", "cpu", "--only", "gan", "--out", str(tmp_path)])
     assert stop.value.code == 2 and capsys.readouterr().err == "error: no file, no network\n"
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_the_full_studys_time_is_that_of_all_its_updates(monkeypatch):
