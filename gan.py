@@ -11,6 +11,7 @@ training.
 ``python gan.py`` runs the examples below as checks.
 """
 
+import contextlib
 import doctest
 import hashlib
 import math
@@ -413,7 +414,8 @@ def _write_statistics(path: Path, state: dict[str, Tensor]) -> None:
         torch.save({"state": state, "digest": _digest(state)}, unfinished)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         print(f"{path} cannot be written ({error}): the statistics are computed again next time", file=sys.stderr)
 
 

@@ -169,7 +169,7 @@ class Checkpoint:
         state = {name: _state(part) for name, part in self.parts.items()}
         if (name := _not_finite(state)) is not None:
             raise FloatingPointError(f"{self.describe(values)}: {name} is not finite; {self.last_good()}")
-        if self.path.exists():
+        if self.path.is_file():
             self.path.replace(self.previous)
         save(self.path, {**state, **values})
 
@@ -194,8 +194,11 @@ class Checkpoint:
         for path in (self.path, self.previous):
             try:
                 state = load(path)
+                if state is not None and not self.parts.keys() <= state.keys():
+                    state = None
+                    raise DamagedError(f"{path} is no checkpoint of this run")
             except DamagedError as error:
-                failure = error
+                failure = failure or error
             if state is not None:
                 if failure:
                     print(f"{failure}; going on from the one before, {path}", file=sys.stderr)
