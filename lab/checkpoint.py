@@ -73,7 +73,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if isinstance(value, dict):
             return value
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
         pass

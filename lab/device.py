@@ -58,9 +58,12 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
     if not has_compiler():
         print("no C++ compiler found: running uncompiled, which is slower and gives the same results", file=sys.stderr)
         return function
-    from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
+    try:
+        from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
 
-    current, repaired = torch.compile(function, dynamic=False, options=options or None), False
+        current, repaired = torch.compile(function, dynamic=False, options=options or None), False
+    except OSError as error:  # torch makes its cache's folder when it is imported
+        return _uncompiled(function, error)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         nonlocal current, repaired
@@ -78,9 +81,14 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
                 torch.compiler.reset()
                 current, repaired = torch.compile(function, dynamic=False, options=options or None), True
             else:
-                reason = str(error).strip().splitlines()[0][:200]
-                print(f"compiling failed, running uncompiled, which is slower: {reason}", file=sys.stderr)
-                current = function
+                current = _uncompiled(function, error)
             return call(*arguments, **keywords)
 
     return call
+
+
+def _uncompiled(function: Callable, error: Exception) -> Callable:
+    """The function as it is, after a line that says why."""
+    reason = str(error).strip().splitlines()[0][:200]
+    print(f"compiling failed, running uncompiled, which is slower: {reason}", file=sys.stderr)
+    return function
