@@ -1,4 +1,4 @@
-# make report | test | test-quick | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
+# make report | test | test-quick | faults | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=quick       minutes instead of hours, no network
 
@@ -7,7 +7,7 @@ PROFILE ?= full
 export DATA ?= datasets
 BIN := .venv/bin
 
-.PHONY: help report test test-quick test-slurm lint benchmark reference clean
+.PHONY: help report test test-quick test-slurm faults lint benchmark reference clean
 
 help:
 	@sed -n 's/^# //p; s/^#   /  /p' Makefile
@@ -22,6 +22,10 @@ test: lint
 # What takes more than some seconds left out.
 test-quick: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+# Damaged files, kills, full disks and bad input, more of them than "make test" tries.
+faults: .venv/installed
+	FAULTS=long $(BIN)/python -m pytest -n auto --dist worksteal tests/faults
 
 # Jobs on a Slurm cluster of one node that the test starts and stops: as root, with slurm-wlm and munge installed.
 test-slurm: .venv/installed

@@ -291,8 +291,10 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
         def evaluate(critic: Critic, kept: Generator, trained: Generator, last: bool) -> dict[str, float]:
             """Scores of both generators; the critic's means belong to the one that it is trained against."""
             count = management.final_samples if last else management.eval_samples
+            # By their calls: their batch-norm statistics are their own already, and need not be taken anew.
             of_kept, of_trained = (
-                eval_step(score.batches(images.test, count), critic, generator)[1] for generator in (kept, trained)
+                eval_step(score.batches(images.test, count), critic, generator.__call__)[1]
+                for generator in (kept, trained)
             )
             return {
                 "samples": count,

@@ -1,5 +1,6 @@
 """The experiments and benchmarks run end to end at toy size, and a finished one is not run again."""
 
+import functools
 import json
 
 import pytest
@@ -8,12 +9,13 @@ import torch
 import benchmarks.gan
 import benchmarks.vae
 import data
+import gan as graded_gan
 import train
 import vae as root_vae
 from experiments import __main__ as experiments
 from experiments import dirac, flow, flow_posterior, gan, gan_fast, speed, vae
 from experiments.options import Options
-from question2 import runs
+from question2 import image_gan, runs
 from report import build
 
 
@@ -26,6 +28,9 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
         monkeypatch.setattr(of, "DEPTHS", [2])
     monkeypatch.setattr(vae, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
+    refresh = functools.partial(graded_gan.refresh_batch_norm, batches=2)
+    for module in (graded_gan, image_gan):
+        monkeypatch.setattr(module, "refresh_batch_norm", refresh)
     monkeypatch.setitem(gan.SCALES["quick"][0], "max_iters", 16)
     monkeypatch.setitem(gan.SCALES["quick"][1], "eval_every", 5)
     monkeypatch.setitem(gan_fast.SCALES["quick"][0], "max_iters", 5)

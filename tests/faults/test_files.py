@@ -1,7 +1,6 @@
 """Damaged, foreign and locked files; full disks."""
 
 import errno
-import fcntl
 import json
 import os
 import random
@@ -10,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import data
 from data import densities
@@ -128,8 +128,7 @@ def test_a_foreign_or_damaged_configuration_is_refused_and_left(trainer, content
 def test_two_processes_in_one_folder(trainer, tmp_path, refused):
     folder = tmp_path / (trainer.place.split("/")[0] if trainer.name == "run_exp" else "")
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         assert "another process" in refused(trainer.main, [*trainer.arguments, "--out", str(tmp_path)])
     trainer.main([*trainer.arguments, "--out", str(tmp_path)])  # the lock of a process that has ended is none
 
@@ -161,6 +160,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(trainer, tmp_path, re
 
 def test_files_are_synchronised_through_a_handle_that_may_write(tmp_path, monkeypatch):
     """Windows refuses to synchronise a file that is open for reading alone."""
+    fcntl = pytest.importorskip("fcntl")
     modes, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE), sync(fd)))
     checkpoint.write_json(tmp_path / "value.json", {"ψ": "±"})

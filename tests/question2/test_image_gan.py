@@ -177,7 +177,8 @@ def test_what_is_scored_is_what_is_kept(tmp_path):
     critic.load_state_dict(checkpoint.load(folder / "checkpoint.pt")["players"]["critic"])
     _, scores = eval_step(score.batches(images.test, 60), critic, image_gan.load_generator(folder / "generator.pt"))
     final = json.loads((folder / "result.json").read_text())["final"]
-    assert (scores["FID"], scores["IS"], scores["cp"]) == (final["FID-C"], final["IS-C"], final["cp"])
+    assert (scores["FID"], scores["IS"]) == (final["FID-C"], final["IS-C"])
+    assert scores["cp"] == pytest.approx(final["cp"], rel=1e-4)  # by a critic whose weights lie otherwise in memory
     assert final["FID-C_trained"] != final["FID-C"] and final["samples"] == 60
     assert len(list(tmp_path.glob("statistics-C-train-digits-*.pt"))) == 1
 
