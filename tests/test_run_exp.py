@@ -236,3 +236,13 @@ def test_anothers_folder_is_refused_and_left_as_it_was(capsys, tmp_path):
     error = refused(capsys, *command, "--max_iters", "50")
     assert "max_iters=40" in error
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == previous
+
+
+def test_the_games_of_all_seeds_are_played_side_by_side(tmp_path, monkeypatch):
+    played, play = [], runs.dirac.play
+    monkeypatch.setattr(
+        runs.dirac, "play", lambda game, theta, *more: played.append(len(theta)) or play(game, theta, *more)
+    )
+    management = Management(exp_path=str(tmp_path), log_every=10, workers=1, viz=False)
+    runs.run_all(runs.plan("dirac-w1-[27]", [1, 2, 3], management, max_iters=10, games=2), progress=False)
+    assert played == [12]  # three seeds of two games, with and without the average
