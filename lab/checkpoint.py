@@ -69,14 +69,12 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
     """The object in a JSON file; None where there is no file, and with a line on the screen where it is damaged."""
-    try:
+    if not Path(path).exists():
+        return None
+    with contextlib.suppress(OSError, ValueError):
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if isinstance(value, dict):
             return value
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError):
-        pass
     print(f"{path} is damaged; it is made anew", file=sys.stderr)
     return None
 

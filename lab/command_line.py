@@ -152,8 +152,8 @@ def one_line_errors() -> Iterator[None]:
     2 for bad input, files that cannot be read or written, and too little memory; 1 for a run that diverged; 128 and
     the signal's number for one that was stopped. Anything else is a mistake of the program, and keeps its traceback.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if on_main_thread else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
             stream.reconfigure(errors="replace")
@@ -172,6 +172,9 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         print(str(error) or "stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
+    finally:
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, before)
 
 
 def check_seeds(*seeds: int) -> None:
