@@ -29,18 +29,19 @@ def _sum_per_sample(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1) if x.dim() > 1 else x
 
 
-def _scaled_square(difference: Tensor, logvar: Tensor) -> Tensor:
-    """The square of the difference in units of the standard deviation: difference² · exp(-logvar).
+def _half_scaled_square(difference: Tensor, logvar: Tensor) -> Tensor:
+    """Half the square of the difference in units of the standard deviation: ½ difference² · exp(-logvar).
 
-    Where a factor leaves the range of its type, the product is taken between logarithms; nought stays nought.
+    Halved first, it overflows where the density does, and not before. Where a factor leaves the range of its type, the
+    product is taken between logarithms; nought stays nought.
     """
-    square = difference.square()
+    square = 0.5 * difference.square()
     extreme = (square == 0) | (-logvar > math.log(torch.finfo(logvar.dtype).max))
     direct = square * torch.exp(-torch.where(extreme, 0, logvar))
     # What the other branch takes is masked too: the gradient of a value that is not used must not be NaN.
     by_logarithms = extreme & (difference != 0)
     size, scale = torch.where(by_logarithms, difference, 1).abs(), torch.where(by_logarithms, logvar, 0)
-    return torch.where(by_logarithms, torch.exp(2 * torch.log(size) - scale), direct)
+    return torch.where(by_logarithms, torch.exp(2 * torch.log(size) - math.log(2) - scale), direct)
 
 
 def log_likelihood_bernoulli(mu: Tensor, target: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ def log_likelihood_normal(mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
     """
     dtype = z.dtype
     mu, logvar, z = _checked(mu=mu, logvar=logvar, z=z)
-    return -0.5 * _sum_per_sample(math.log(2 * math.pi) + logvar + _scaled_square(z - mu, logvar)).to(dtype)
+    return -_sum_per_sample(0.5 * (math.log(2 * math.pi) + logvar) + _half_scaled_square(z - mu, logvar)).to(dtype)
 
 
 def log_mean_exp(y: Tensor) -> Tensor:
@@ -135,9 +136,14 @@ def kl_gaussian_gaussian_analytic(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, 
     """
     dtype = mu_q.dtype
     mu_q, logvar_q, mu_p, logvar_p = _checked(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    # expm1 keeps the digits that exp(d) - 1 loses where the two variances nearly agree.
     d = logvar_q - logvar_p
-    return 0.5 * _sum_per_sample(torch.expm1(d) - d + _scaled_square(mu_q - mu_p, logvar_p)).to(dtype)
+    # expm1 keeps the digits that exp(d) - 1 loses where the two variances nearly agree; where the 1 counts no longer,
+    # the exponential is halved before it overflows.
+    large = d > 80
+    growth = torch.where(
+        large, torch.exp(torch.where(large, d, 0) - math.log(2)), 0.5 * torch.expm1(torch.where(large, 0, d))
+    )
+    return _sum_per_sample(growth - 0.5 * d + _half_scaled_square(mu_q - mu_p, logvar_p)).to(dtype)
 
 
 def kl_gaussian_gaussian_mc(
@@ -172,6 +178,8 @@ def kl_gaussian_gaussian_mc(
     # where the means agree, because 0 times infinity has no value.
     difference = mu_q - mu_p
     half = torch.exp(-0.25 * torch.where(difference == 0, 0, logvar_p))
-    scaled = difference * half * half + torch.exp(0.5 * (logvar_q - logvar_p)) * noise
+    of_means, of_noise = difference * half * half, torch.exp(0.5 * (logvar_q - logvar_p)) * noise
+    # Two infinite terms of opposite signs do not cancel: the larger one is beyond the range by itself.
+    scaled = torch.where(of_means.isinf() & of_noise.isinf(), of_noise, of_means + of_noise)
     log_ratio = logvar_p - logvar_q + scaled.square() - noise.square()
-    return 0.5 * _sum_per_sample(log_ratio.mean(0)).to(dtype)
+    return _sum_per_sample(0.5 * log_ratio.mean(0)).to(dtype)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import DataUnavailableError, read_array, read_arrays
+from data.files import DataUnavailableError, read_arrays
 from lab.checkpoint import atomic_write
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -103,10 +103,10 @@ def image_folder(folder: str | Path, cache: str | Path) -> Tensor:
         stamp = "\n".join(f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
     except OSError as error:  # a link to nothing, or a file that has gone
         raise DataUnavailableError(f"{error.filename} cannot be read as an image ({error.strerror})") from None
-    path = Path(cache) / f"images-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy"
+    path = Path(cache) / f"images-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz"
     if path.exists():
         with contextlib.suppress(DataUnavailableError):  # a damaged cache is made anew
-            cached = read_array(path)
+            (cached,) = read_arrays(path, ["images"]).values()  # an archive, since that has a checksum
             if cached.dtype == np.uint8 and cached.shape == (len(files), 32, 32, 3):
                 return torch.from_numpy(cached).permute(0, 3, 1, 2)
     images = np.empty((len(files), 32, 32, 3), np.uint8)
@@ -117,7 +117,7 @@ def image_folder(folder: str | Path, cache: str | Path) -> Tensor:
             raise DataUnavailableError(f"{file} cannot be read as an image ({error})") from None
     try:
         with atomic_write(path) as temporary:
-            np.save(temporary, images)
+            np.savez(temporary, images=images)
     except OSError as error:
         print(f"{path} cannot be written ({error.strerror}): the images are read again next time", file=sys.stderr)
     return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -142,7 +142,7 @@ def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: in
     trajectory = bounded(game, trajectory, of)
     suffix = ".mp4" if shutil.which("ffmpeg") else ".gif"
     path = folder / f"trajectory{suffix}"
-    ends = np.linspace(2, min(STEPS_SHOWN, len(trajectory.theta)), frames).astype(int)
+    ends = np.unique(np.linspace(2, min(STEPS_SHOWN, len(trajectory.theta)), frames).astype(int))
     with mpl.rc_context(figures.STYLE):
         drawing, axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
         try:
@@ -161,7 +161,7 @@ def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: in
                 axes.set_title(f"{title}, update {end - 1}")
                 return line, dot, average
 
-            draw(frames)
+            draw(ends[-1])
             drawing.canvas.draw()
             drawing.set_layout_engine("none")  # found once, the layout holds for every frame
             film = animation.FuncAnimation(drawing, draw, frames=ends, blit=False)

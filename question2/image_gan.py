@@ -178,13 +178,16 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
 
     Raises:
         FileNotFoundError: There is no such file.
-        checkpoint.DamagedError: It is damaged.
+        checkpoint.DamagedError: It is damaged, or holds something else.
     """
     state = checkpoint.load(path, device)
     if state is None:
         raise FileNotFoundError(f"there is no generator at {path}")
-    generator = Generator(state["dimz"], state["dimh"]).to(device)
-    generator.load_state_dict(state["network"])
+    try:
+        generator = Generator(state["dimz"], state["dimh"]).to(device)
+        generator.load_state_dict(state["network"])
+    except (KeyError, RuntimeError) as error:
+        raise checkpoint.DamagedError(f"{path} holds no generator ({type(error).__name__})") from None
     return generator.eval()
 
 

@@ -2,9 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,6 @@ import torch
 
 import train
 from data.densities import TARGETS, Target, density_arcs, density_sine
-from lab import checkpoint
 from lab.device import has_compiler
 from question3 import scores
 from solution import Flow, loss1, loss2
@@ -63,46 +59,6 @@ def test_training_improves_the_loss(source, tmp_path):
     flows, training = train.train_group(make_group(source, tmp_path, num_iter=2000, lr=5e-3), progress=False)
     first, last = training["curve"][0]["losses"], training["curve"][-1]["losses"]
     assert len(flows) == 4 and all(b < a for a, b in zip(first, last, strict=True))
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    command = [
-        sys.executable,
-        "train.py",
-        "--num_layers",
-        "2",
-        "--num_iter",
-        "3000",
-        "--compile",
-        "false",
-        "--workers",
-        "1",
-    ]
-    whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], cwd=ROOT, capture_output=True)
-    assert whole.returncode == 0
-    for part in train.SOURCES:
-        process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], cwd=ROOT, stderr=subprocess.DEVNULL)
-        path = tmp_path / "killed" / f"from_{part}_l2" / "checkpoint.pt"
-        while process.poll() is None and not path.exists():
-            time.sleep(0.002)
-        time.sleep(0.3)
-        process.kill()
-        process.wait()
-    assert subprocess.run([*command, "--out", str(tmp_path / "killed")], cwd=ROOT, capture_output=True).returncode == 0
-    for part in train.SOURCES:
-        states = [checkpoint.load(tmp_path / n / f"from_{part}_l2" / "checkpoint.pt") for n in ("whole", "killed")]
-        assert all(torch.equal(a, b) for a, b in zip(*(s["parameters"] for s in states), strict=True))
-        assert states[0]["curve"] == states[1]["curve"]
-    results = [json.loads((tmp_path / n / "result.json").read_text())["runs"] for n in ("whole", "killed")]
-    for result in results:
-        for record in result:
-            record.pop("seconds")
-    assert results[0] == results[1]
-    names = {f"learned_density_data_{n}_l2.png" for n in ("arcs", "sine")} | {
-        f"samples_{n}_l2.png" for n in ("arcs", "sine")
-    }
-    assert names <= {path.name for path in (tmp_path / "killed").iterdir()}
 
 
 QUIETLY = {"num_iter": 5, "compile": False, "progress": False}

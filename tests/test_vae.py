@@ -1,10 +1,5 @@
 """The training of the VAE: killed and started again, compiled and plain, on bad input."""
 
-import json
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +7,6 @@ import torch
 
 import data
 import vae
-from lab import checkpoint
 from lab.device import compile_where_possible, has_compiler
 from question1 import autoencoder
 
@@ -30,37 +24,6 @@ def test_hidden_pixels_keep_the_expected_input():
     for objective in (autoencoder.elbo, autoencoder.path_elbo):
         assert torch.equal(objective(model, x, noise, x.float()), objective(model, x, noise))
         assert not torch.equal(objective(model, x, noise, seen), objective(model, x, noise))
-
-
-def start(out: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "vae.py", *QUICK, "--out", str(out), *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    whole = start(tmp_path / "whole")
-    assert whole.wait() == 0
-    rng, path = random.Random(0), tmp_path / "killed" / "checkpoint.pt"
-    for epochs_to_live in (1, 2, 2):
-        process, seen = start(tmp_path / "killed"), 0
-        while process.poll() is None and seen < epochs_to_live:
-            before = path.stat().st_mtime_ns if path.exists() else None
-            while process.poll() is None and (path.stat().st_mtime_ns if path.exists() else None) == before:
-                time.sleep(0.001)
-            seen += 1
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-        process.wait()
-    assert start(tmp_path / "killed").wait() == 0
-    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")]
-    states = [checkpoint.load(tmp_path / name / "checkpoint.pt")["vae"] for name in ("whole", "killed")]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    for result in results:
-        result.pop("train_seconds")
-        for record in result["history"]:
-            record.pop("seconds")
-    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(

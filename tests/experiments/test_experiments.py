@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+import benchmarks.flow
 import benchmarks.gan
 import benchmarks.vae
 import data
@@ -15,7 +16,7 @@ import vae as root_vae
 from experiments import __main__ as experiments
 from experiments import dirac, flow, flow_posterior, gan, gan_fast, speed, vae
 from experiments.options import Options
-from question2 import image_gan, runs
+from question2 import dirac_plots, image_gan, runs
 from report import build
 
 
@@ -34,6 +35,10 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setitem(gan.SCALES["quick"][0], "max_iters", 16)
     monkeypatch.setitem(gan.SCALES["quick"][1], "eval_every", 5)
     monkeypatch.setitem(gan_fast.SCALES["quick"][0], "max_iters", 5)
+    # Compilation and the arrows of the vector fields have tests of their own.
+    monkeypatch.setattr(train, "Hyperparameters", functools.partial(train.Hyperparameters, compile=False, workers=1))
+    monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_update", lambda: benchmarks.flow.stacked_flows.update)
+    monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
     out = tmp_path / "runs"
     command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path)]
     experiments.main(command)

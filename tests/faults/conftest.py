@@ -1,76 +1,138 @@
-"""Small runs of the trainers, which finish in seconds and leave a checkpoint on the way; FAULTS=long tries more."""
+"""Small runs of the trainers, which finish in seconds and leave a checkpoint on the way; FAULTS=long tries more.
 
+What a test of the campaign tried is counted by kind; ``make faults`` writes the table to ``survived.json``.
+"""
+
+import contextlib
+import json
 import os
+import platform
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import run_exp
 import train
 import vae
+from experiments import classifier
+from lab import checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
+LONG = os.environ.get("FAULTS") == "long"
+SURVIVED = Path(__file__).parent / "survived.json"
 
 
 @dataclass
 class Trainer:
-    """A command, its entry point, and where its checkpoint lies below ``--out``."""
+    """A command, its entry point, the folder below ``--out`` that it claims, and where its checkpoint lies."""
 
-    name: str
+    program: tuple[str, ...]
     main: Callable[[list[str]], None]
     arguments: tuple[str, ...]
-    place: str
+    folder: str = ""
+    place: str = "checkpoint.pt"
 
     def command(self, out: Path, *more: str) -> list[str]:
-        return [sys.executable, f"{self.name}.py", *self.arguments, "--out", str(out), *more]
+        return [sys.executable, *self.program, *self.arguments, "--out", str(out), *more]
 
-    def start(self, out: Path, *more: str) -> subprocess.Popen:
+    def start(self, out: Path, *more: str, **keywords: Any) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self.command(out, *more), cwd=ROOT, **pipes)
+        return subprocess.Popen(self.command(out, *more), cwd=ROOT, **pipes, **keywords)
 
 
 IMAGES = "--config=cifar10-jsd-2 --dataset=digits --scores=none --device=cpu --generator_dimh=2 --critic_dimh=2"
 IMAGES += " --generator_dimz=4 --batch_size=8 --max_iters=20 --log_every=5 --eval_every=20 --checkpoint_minutes=0"
+FLOWS = "--from samples --data arcs --num_layers 1 --num_iter 2000 --compile no --workers 1"
+GAME = "--config=dirac-jsd-8 --max_iters=2000 --log_every=200 --games=2 --workers=1 --viz=no"
 TRAINERS = {
     "vae": Trainer(
-        "vae",
-        vae.main,
-        ("--dataset", "digits", "--epochs", "2", "--latent_size", "3", "--num_samples", "2"),
-        "checkpoint.pt",
+        ("vae.py",), vae.main, ("--dataset", "digits", "--epochs", "2", "--latent_size", "3", "--num_samples", "2")
     ),
-    "train": Trainer(
-        "train",
-        train.main,
-        (
-            "--from",
-            "samples",
-            "--data",
-            "arcs",
-            "--num_layers",
-            "1",
-            "--num_iter",
-            "2000",
-            "--compile",
-            "no",
-            "--workers",
-            "1",
-        ),
-        "from_samples_l1/checkpoint.pt",
+    "train": Trainer(("train.py",), train.main, tuple(FLOWS.split()), place="from_samples_l1/checkpoint.pt"),
+    "images": Trainer(
+        ("run_exp.py",),
+        run_exp.cli,
+        tuple(IMAGES.split()),
+        "cifar10-jsd-2-31415",
+        "cifar10-jsd-2-31415/checkpoint.pt",
     ),
-    "run_exp": Trainer("run_exp", run_exp.cli, tuple(IMAGES.split()), "cifar10-jsd-2-31415/checkpoint.pt"),
 }
-
-
-LONG = os.environ.get("FAULTS") == "long"
 
 
 @pytest.fixture(params=TRAINERS)
 def trainer(request) -> Trainer:
     return TRAINERS[request.param]
+
+
+def small_cifar10(folder: Path) -> Path:
+    """A file of CIFAR-10's form with few images."""
+    chance = np.random.default_rng(0)
+    images, labels = chance.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8), np.arange(200) % 10
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "cifar10.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    return folder
+
+
+@pytest.fixture(params=[*TRAINERS, "dirac", "classifier"] if LONG else TRAINERS)
+def any_trainer(request, tmp_path_factory) -> Trainer:
+    """The five programs that train or play; three of them where time is short."""
+    if request.param == "dirac":
+        place = "dirac-jsd-8-31415/checkpoint.pt"
+        return Trainer(("run_exp.py",), run_exp.cli, tuple(GAME.split()), "dirac-jsd-8-31415", place)
+    if request.param == "classifier":
+        data = small_cifar10(tmp_path_factory.mktemp("data"))
+        arguments = f"--width 2 --epochs 4 --batch_size 40 --device cpu --data {data}"
+        return Trainer(("-m", "experiments.classifier"), classifier.main, tuple(arguments.split()))
+    return TRAINERS[request.param]
+
+
+def without_times(value: Any) -> Any:
+    """A value without what depends on the clock."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k != "digest" and "seconds" not in str(k)}
+    return [without_times(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """What runs leave in a folder, without what depends on the clock."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name = str(path.relative_to(out))
+        if path.name in ("checkpoint.pt", "generator.pt", "classifier.pt"):
+            state = checkpoint.load(path)
+            assert state is not None
+            found[name] = checkpoint.digest(without_times(state))
+        elif path.name == "result.json":
+            found[name] = without_times(json.loads(path.read_text()))
+        elif path.name == "metrics.jsonl":
+            found[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
+        elif path.suffix == ".png":
+            found[name] = path.read_bytes()
+    return found
+
+
+def newest(out: Path) -> int:
+    """When a checkpoint was written last."""
+    latest = 0
+    for path in out.rglob("checkpoint.pt"):
+        with contextlib.suppress(FileNotFoundError):  # moved away that moment, to make room for the next
+            latest = max(latest, path.stat().st_mtime_ns)
+    return latest
+
+
+def messages(error: str) -> list[str]:
+    """What was said on standard error, without progress bars."""
+    lines = error.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.strip() and "it/s]" not in line and "%|" not in line]
 
 
 @pytest.fixture
@@ -82,10 +144,53 @@ def refused(capsys):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         error = capsys.readouterr().err
-        lines = [line for line in error.replace("\r", "\n").splitlines() if line and "it/s]" not in line]
-        lines = [line for line in lines if "%|" not in line]  # progress bars are no messages
+        lines = messages(error)
         assert stop.value.code == status, error
         assert len(lines) == 1 and lines[0].startswith("error: "), error
         return lines[0]
 
     return call
+
+
+@pytest.fixture
+def tried(record_property) -> Callable[..., None]:
+    """Counts what a test of the campaign has tried, by kind, before each trial."""
+    entries: dict[str, list[Any]] = {}
+
+    def count(kind: str, times: int = 1) -> None:
+        if kind not in entries:
+            entries[kind] = [kind, 0]
+            record_property("tried", entries[kind])
+        entries[kind][1] += times
+
+    return count
+
+
+STARTED = pytest.StashKey[float]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """After a long campaign that ran whole, write what was tried and what of it was survived."""
+    if not LONG or hasattr(config, "workerinput"):
+        return
+    counts: dict[str, Counter[str]] = {}
+    for status in ("passed", "failed"):
+        for report in terminalreporter.stats.get(status, []):
+            for kind, times in (value for name, value in report.user_properties if name == "tried"):
+                # A test ends at the first trial that fails.
+                survived = times if status == "passed" else times - 1
+                counts.setdefault(kind, Counter()).update(tried=times, survived=survived)
+    failed = len(terminalreporter.stats.get("failed", [])) + len(terminalreporter.stats.get("error", []))
+    table = {
+        "minutes": (time.monotonic() - config.stash[STARTED]) / 60,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "failed_tests": failed,
+        "kinds": {kind: dict(of) for kind, of in sorted(counts.items())},
+    }
+    checkpoint.write_json(SURVIVED, table)

@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
     return folders
 
 
-PAIRS = [(name, kind) for name in TRAINERS for kind in DAMAGE if LONG or name == "run_exp" or kind == "truncated"]
+PAIRS = [(name, kind) for name in TRAINERS for kind in DAMAGE if LONG or name == "images" or kind == "truncated"]
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_damaged_weights_caches_and_results_are_one_line_or_made_anew(tmp_path, 
 
 @pytest.mark.parametrize("content", ["", "no json", "[1, 2]", '{"name": "somebody else\'s"}', "\xff\xfe"])
 def test_a_foreign_or_damaged_configuration_is_refused_and_left(trainer, content, tmp_path, refused):
-    folder = tmp_path / (trainer.place.split("/")[0] if trainer.name == "run_exp" else "")
+    folder = tmp_path / trainer.folder
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(content, encoding="latin-1")
     line = refused(trainer.main, [*trainer.arguments, "--out", str(tmp_path)])
@@ -126,7 +126,7 @@ def test_a_foreign_or_damaged_configuration_is_refused_and_left(trainer, content
 
 @pytest.mark.slow
 def test_two_processes_in_one_folder(trainer, tmp_path, refused):
-    folder = tmp_path / (trainer.place.split("/")[0] if trainer.name == "run_exp" else "")
+    folder = tmp_path / trainer.folder
     folder.mkdir(exist_ok=True)
     with FileLock(folder / ".lock"):
         assert "another process" in refused(trainer.main, [*trainer.arguments, "--out", str(tmp_path)])
@@ -136,7 +136,7 @@ def test_two_processes_in_one_folder(trainer, tmp_path, refused):
 @pytest.mark.slow
 def test_leftovers_of_killed_runs_are_cleared(trainer, tmp_path):
     trainer.main([*trainer.arguments, "--out", str(tmp_path)])
-    folder = tmp_path / (trainer.place.split("/")[0] if trainer.name == "run_exp" else "")
+    folder = tmp_path / trainer.folder
     (folder / f"{checkpoint.TEMPORARY}checkpoint.abc.pt").write_bytes(b"half")
     trainer.main([*trainer.arguments, "--out", str(tmp_path)])
     assert not list(folder.glob(f"{checkpoint.TEMPORARY}*"))

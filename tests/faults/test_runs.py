@@ -15,7 +15,7 @@ import experiments.__main__
 import vae
 from lab import checkpoint, command_line
 from lab.device import has_compiler
-from tests.faults.conftest import ROOT, TRAINERS
+from tests.faults.conftest import ROOT, TRAINERS, messages
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -26,18 +26,13 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
         time.sleep(0.01)
 
 
-def messages(error: str) -> list[str]:
-    """What was said on standard error, without progress bars."""
-    return [line for line in error.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
-
-
-ENDLESS = {"vae": ["--epochs", "400"], "train": ["--num_iter", "2000000"], "run_exp": ["--max_iters", "100000"]}
+ENDLESS = {"vae": ["--epochs", "400"], "train": ["--num_iter", "2000000"], "images": ["--max_iters", "100000"]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(trainer, number, tmp_path):
-    process = trainer.start(tmp_path, *ENDLESS[trainer.name])
+def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(trainer, number, tmp_path, request):
+    process = trainer.start(tmp_path, *ENDLESS[request.node.callspec.params["trainer"]])
     wait_for(tmp_path / trainer.place, process)
     process.send_signal(number)
     _, error = process.communicate(timeout=120)
@@ -83,7 +78,7 @@ def test_workers_end_with_their_parent(number, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("vae", ["--learning_rate", "1e30"]), ("train", ["--lr", "1e30"]), ("run_exp", ["--generator_lr", "1e25"])],
+    [("vae", ["--learning_rate", "1e30"]), ("train", ["--lr", "1e30"]), ("images", ["--generator_lr", "1e25"])],
 )
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(name, more, tmp_path, refused):
     trainer = TRAINERS[name]
@@ -142,13 +137,13 @@ REFUSED = [
     ("train", ["--lr", "inf"]),
     ("train", ["--num_layers"]),
     ("train", ["--out", "/proc/nowhere"]),
-    ("run_exp", ["--max_minutes", "nan"]),
-    ("run_exp", ["--critic_lr", "-1"]),
-    ("run_exp", ["--generator_betas", "0", "1"]),
-    ("run_exp", ["--batch_size", str(10**15)]),
-    ("run_exp", ["--out", "x" * 300]),
-    ("run_exp", ["--seed", "-3"]),
-    ("run_exp", ["--device", "meta"]),
+    ("images", ["--max_minutes", "nan"]),
+    ("images", ["--critic_lr", "-1"]),
+    ("images", ["--generator_betas", "0", "1"]),
+    ("images", ["--batch_size", str(10**15)]),
+    ("images", ["--out", "x" * 300]),
+    ("images", ["--seed", "-3"]),
+    ("images", ["--device", "meta"]),
 ]
 
 

@@ -74,8 +74,8 @@ def preempt(out: Path) -> None:
 def survives(tmp_path: Path, executor: str, stop: Callable[[Path], None]) -> str:
     """A run whose job is stopped half way ends as one that was not; what its launcher printed."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run_exp.cli([*COMMAND, "--max_iters=150", f"--out={whole}"])
-    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=150", f"--executor={executor}", f"--out={stopped}"]
+    run_exp.cli([*COMMAND, "--max_iters=60", f"--out={whole}"])
+    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=60", f"--executor={executor}", f"--out={stopped}"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = stopped / f"{NAME}-31415"
     deadline = time.monotonic() + 120
@@ -88,7 +88,7 @@ def survives(tmp_path: Path, executor: str, stop: Callable[[Path], None]) -> str
     assert process.returncode == 0, output
     states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, stopped)]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-    assert (folder / "log.txt").read_text().count(" of 150 on cpu") >= 2  # it was started twice
+    assert (folder / "log.txt").read_text().count(" of 60 on cpu") >= 2  # it was started twice
     return output
 
 

@@ -5,11 +5,6 @@ import copy
 import dataclasses
 import json
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import time
 import types
 from pathlib import Path
 
@@ -75,47 +70,6 @@ def test_statistics_of_the_average_are_those_of_its_own_weights(tmp_path):
     generator = image_gan.as_kept(players.averaged)
     assert torch.equal(torch.get_rng_state(), before) and not generator.training
     assert generator.layers[1].running_mean.mean().item() == pytest.approx(5, abs=1)
-
-
-def kill_and_resume(command, folder, kills):
-    """Start the command until it ends by itself; kill it first, at random moments of its work."""
-    moments = random.Random(0)
-    count = 0
-    while True:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if count < kills:
-            previous = (folder / "checkpoint.pt").stat().st_mtime_ns if (folder / "checkpoint.pt").exists() else 0
-            while process.poll() is None:  # until it has got further than the last one
-                if (folder / "checkpoint.pt").exists() and (folder / "checkpoint.pt").stat().st_mtime_ns > previous:
-                    break
-                time.sleep(0.01)
-            time.sleep(moments.uniform(0, 0.5))
-            process.send_signal(signal.SIGKILL)
-        output, _ = process.communicate(timeout=300)
-        if process.returncode == 0:
-            return count
-        assert process.returncode == -signal.SIGKILL, output.decode()
-        count += 1
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_at_random_moments_ends_the_same_to_the_bit(tmp_path):
-    command = [sys.executable, "run_exp.py", "--config=cifar10-jsd-2", *FLAGS, "--max_iters=120", "--log_every=7"]
-    command += ["--eval_every=40", "--checkpoint_minutes=0"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, f"--out={whole}"], cwd=ROOT, check=True, capture_output=True)
-    name = "cifar10-jsd-2-31415"
-    assert kill_and_resume([*command, f"--out={killed}"], killed / name, kills=3) == 3
-    states = [checkpoint.load(out / name / "checkpoint.pt") for out in (whole, killed)]
-    for part in states[0]["players"]:
-        torch.testing.assert_close(*(state["players"][part] for state in states), rtol=0, atol=0)
-    assert torch.equal(*(state["random"]["cpu"] for state in states))
-    lines = [[json.loads(line) for line in (out / name / "metrics.jsonl").open()] for out in (whole, killed)]
-    for line in lines[0] + lines[1]:
-        line.pop("seconds")
-    assert lines[0] == lines[1]
-    for picture in (whole / name).glob("*.png"):
-        assert picture.read_bytes() == (killed / name / picture.name).read_bytes()
 
 
 def test_time_limit_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys):
