@@ -159,8 +159,8 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
 
     Returns:
         ``verdict``; ``period`` in updates, from the angle covered in the second half; ``rate``, minus the slope of the
-        logarithm of the distance from the target in (ψ₀, θ) there, for games that converge; ``amplitude``, the
-        largest distance of θ from the target in the last tenth; the same of the moving average.
+        logarithm of the distance from the target in (ψ₀, θ) there, None on the cycle of the one-centred penalty;
+        ``amplitude``, the largest distance of θ from the target in the last tenth; the same of the moving average.
     """
     plane = trajectory.plane - 1j * game.target
     tenth = max(1, len(plane) // 10)
@@ -177,7 +177,7 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
     period = int(np.clip(np.median(periods), 1, max(1, len(late) // 2)))
     whole = late[: 1 + (len(late) - 1) // period * period]
     rate = None
-    if len(whole) > 1 and (np.abs(whole) > 0).all():
+    if game.reg_type != "GP" and len(whole) > 1 and (np.abs(whole) > 0).all():
         rate = float(np.median(-np.polyfit(np.arange(len(whole)), np.log(np.abs(whole)), 1)[0]))
     amplitudes = np.abs(plane.imag[-tenth:]).max(0)
     result: dict[str, Any] = {

@@ -137,6 +137,19 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
             plt.close(drawing)
 
 
+def contraction(path: str | Path, long: dict[str, Any]) -> None:
+    """The distance from the equilibrium over very many updates of the games without a penalty, and theory's."""
+    with figures.figure(path, size=(4.2, 2.4)) as (axes,):
+        for (loss, of_loss), colour in zip(long["losses"].items(), figures.COLOURS, strict=False):
+            axes.loglog(long["updates"], of_loss["measured"], "o", markersize=3, color=colour, label=f"{loss}, played")
+            axes.loglog(long["updates"], of_loss["flow"], color=colour, linewidth=0.9, label=f"{loss}, theory")
+        t = np.array(long["updates"], dtype=float)
+        axes.loglog(t, (t * long["growth"]) ** -0.5, ":", color="0.4", linewidth=1, label="$r = (n h^2/640)^{-1/2}$")
+        lowest = min(min(of_loss["measured"]) for of_loss in long["losses"].values())
+        axes.set(xlabel="update $n$", ylabel="distance $r$", ylim=(lowest / 1.5, 2))
+        axes.legend(fontsize=7)
+
+
 def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: int = 0, frames: int = 150) -> Path:
     """The game as a film: mp4 where ffmpeg is installed, else GIF. Returns its path."""
     trajectory = bounded(game, trajectory, of)

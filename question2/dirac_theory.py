@@ -16,14 +16,17 @@ Sources: Mescheder et al. (2018), Which training methods for GANs do actually co
 """
 
 import cmath
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.signal import lfilter
 from scipy.special import expit
 
 from dirac import Game, Trajectory, measure
+from question2.modified_field import follow, modified_field
 
 
 def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -83,73 +86,63 @@ def rotation(game: Game, matrix: np.ndarray, size: Callable[[complex], float]) -
     return complex(turning[0]) if turning else complex(max(eigenvalues, key=size))
 
 
-def linear_amplitude(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> float:
-    """The largest distance of θ from the target in the last tenth of the updates, of the linear game from ψ₁ = 0: the
-    median over the starts (ψ₀, θ).
-    """
-    update = alternating(game)
-    state = np.stack([start[0].astype(float), np.zeros(len(start[0])), start[1].astype(float) - game.target])
-    state = np.linalg.matrix_power(update, updates - updates // 10) @ state
-    largest = np.abs(state[2])
-    for _ in range(updates // 10):
-        state = update @ state
-        largest = np.maximum(largest, np.abs(state[2]))
-    return float(np.median(largest))
+def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | None:
+    """What theory says about games from some starting points; nothing about optimisers but SGD.
 
+    The eigenvalues at the equilibrium are exact, but linear; the games are not. So the flow of the modified field is
+    followed from each start, and measured as the games are. A moving average is a linear filter of the flow. Where
+    steps are so large that the modified field's own eigenvalue is off by a thousandth, only the exact one is used.
 
-def predict(game: Game, start: tuple[np.ndarray, np.ndarray], updates: int) -> dict[str, Any] | None:
-    """What the eigenvalues say about games from some starting points (ψ₀, θ); nothing about optimisers but SGD.
-
-    Without a penalty, or with R1, one update is :func:`alternating` near the equilibrium, with eigenvalue
-    μ = exp(-rate + 2πi/period). With GP, each side of ψ₀ = 0 is such a spiral, but about a centre of its own, at
-    θ = t ± 2c/b: half a turn about the one ends on the other's side. A distance r from the target becomes
-    2c/b + (r + 2c/b)k with k = exp(-rate · period/2), whose fixed point is a limit cycle of amplitude
-    2c/b · (1 + k)/(1 - k), close to 4/π for small c. Where c ≥ b nothing turns, and a side's centre is the end.
+    Args:
+        game: The configuration.
+        start: The starting points (ψ₀, ψ₁, θ), ``(n, 3)``.
+        updates: How long the games are.
 
     Returns:
-        ``verdict``, ``period`` (updates), ``rate`` (of decay, an update), ``amplitude`` of θ about the target in the
-        last tenth of the updates (median over the starts; None of a game that diverges), the same of the moving average
-        where the game circles, and the eigenvalues as pairs of real and imaginary part in continuous time (``flow``)
-        and per update (``update``).
+        What :func:`dirac.measure` returns, without the amplitudes of single games, the field's ``equilibria`` and the
+        eigenvalues as pairs of real and imaginary part, in continuous time (``flow``) and per update (``update``).
     """
     if game.optimizer != "SGD":
         return None
     flow, mu = rotation(game, jacobian(game), np.real), rotation(game, alternating(game), abs)
-    rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
-    period = 2 * math.pi / angle if angle > 1e-9 else None
-    amplitude: float | None
-    if game.reg_type == "GP":
-        centre = 2 * game.reg_cf / game.slope
-        verdict = "circles" if period else "settles off the target"
-        k = math.exp(-rate * period / 2) if period else 0.0
-        amplitude = centre * (1 + k) / (1 - k)
-        rate_seen = None  # on the cycle, what a half turn loses is given back at the jump
-    else:
-        verdict = "converges" if rate > 1e-9 else "diverges" if rate < -1e-9 else "circles"
-        amplitude = None if verdict == "diverges" else linear_amplitude(game, start, updates)
-        rate_seen = rate if abs(rate) > 1e-9 else 0.0
-    result: dict[str, Any] = {
-        "verdict": verdict,
-        "period": period,
-        "rate": rate_seen,
-        "amplitude": amplitude,
+    eigenvalues = {
         "flow": [flow.real, flow.imag],
         "update": [mu.real, mu.imag],
         "equilibria": equilibria(game),
     }
-    if game.alpha_ema is not None:
-        gain = averaging_gain(game.alpha_ema, cmath.rect(1, angle))
-        result["averaged"] = {"gain": gain, "amplitude": gain * (amplitude or 0.0)} if verdict == "circles" else None
-    return result
+    rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
+    if rate < -1e-9:
+        return {"verdict": "diverges", "period": None, "rate": None, "amplitude": None, **eigenvalues}
+    if abs(modified_eigenvalue(game) - cmath.log(mu)) > 1e-3 * abs(cmath.log(mu)):
+        verdict = "converges" if rate > 1e-9 else "circles"
+        if game.reg_type == "GP":
+            verdict = "circles" if angle > 1e-9 else "settles off the target"
+        period = 2 * math.pi / angle if angle > 1e-9 else None
+        return {"verdict": verdict, "period": period, "rate": rate, "amplitude": None, **eigenvalues}
+    states = np.stack([follow(game, each, updates) for each in start], axis=-1)
+    averaged = None if game.alpha_ema is None else moving_average(states[:, 2], game.alpha_ema)
+    found = measure(Trajectory(states[:, 2], states[:, :2], averaged), game)
+    found.pop("amplitudes", None)
+    return {**found, **eigenvalues}
 
 
-def averaging_gain(alpha: float, mu: complex) -> float:
-    r"""What a moving average leaves of a rotation μᵗ: \|(1 - α) / (1 - α/μ)\|, a low-pass filter's gain."""
-    return abs((1 - alpha) / (1 - alpha / mu))
+def modified_eigenvalue(game: Game) -> complex:
+    """The eigenvalue of the modified field's motion in (ψ₀, θ), in updates: the logarithm of the map's, nearly."""
+    # On one side of ψ₀ = 0 the field of the one-centred penalty is that of R1, about a centre of its own.
+    field = modified_field(dataclasses.replace(game, reg_type=game.reg_type and "R1"))
+    centre, small = np.array([0.0, 0.0, game.target]), 1e-5
+    ahead, behind = (np.array([field(*(centre + step)) for step in sign * small * np.eye(3)]).T for sign in (1, -1))
+    return rotation(game, (ahead - behind) / (2 * small), np.real)
+
+
+def moving_average(theta: np.ndarray, alpha: float) -> np.ndarray:
+    """The moving average that starts where θ ``(T + 1, n)`` does: a low-pass filter of it."""
+    filtered, _ = lfilter([1 - alpha], [1, -alpha], theta[1:], axis=0, zi=alpha * theta[:1])
+    return np.concatenate([theta[:1], filtered])
 
 
 def compare(game: Game, trajectory: Trajectory) -> dict[str, Any]:
     """Prediction and measurement of one configuration side by side, for the table."""
-    start = (trajectory.psi[0, 0], trajectory.theta[0])
+    start = np.column_stack([trajectory.psi[0].T, trajectory.theta[0]]).astype(float)
     predicted = predict(game, start, updates=len(trajectory.theta) - 1)
     return {"predicted": predicted, "measured": measure(trajectory, game)}
