@@ -13,6 +13,7 @@ from question2 import dirac_plots, modified_field, runs
 from question2.configurations import Management
 
 SEED = 31415
+LONG_GAME = {"full": 1_000_000, "quick": 20_000}  # updates
 SHOWN = ["dirac-jsd-3", "dirac-jsd-10", "dirac-w1-6"]
 
 
@@ -58,7 +59,7 @@ def contraction(options: Options, seed: int) -> dict[str, Any]:
         each loss what was ``measured`` and what the modified field's ``flow`` does; and how fast 1/r² grew an update
         over the last half of JSD's game, ``measured_growth``, beside theory's ``growth``.
     """
-    length = 20_000 if options.quick else 1_000_000
+    length = LONG_GAME[options.profile]
     management = Management(exp_path=str(Path(options.out) / "dirac_long"), log_every=length // 100, viz=False)
     outcome = runs.run_all(runs.plan("dirac-*-1", [seed], management, max_iters=length, games=1))
     window = 253  # about a turn of JSD's game, and four of W1's

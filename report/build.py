@@ -21,7 +21,10 @@ from lab.estimates import format_spread
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 SECTIONS = ("vae", "dirac", "gan", "gan_fast", "flow", "flow_posterior", "vae_speed", "gan_speed", "flow_speed")
+FAULTS = HERE.parent / "tests" / "faults" / "survived.json"
+# Parts of the README that programs write, between two marks.
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
+BEGIN_FAULTS, END_FAULTS = "<!-- faults: written by make faults -->", "<!-- end of faults -->"
 # A fixed date makes the same numbers the same file.
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -191,12 +194,29 @@ def _flow_rows(of: Results) -> list[str]:
     ]
 
 
-def update_readme(table: str) -> None:
-    """Write the table between its two marks in the README."""
+def faults_table() -> str:
+    """The README's table of what the campaign of faults tried."""
+    found = json.loads(FAULTS.read_text(encoding="utf-8"))
+    rows = [f"| {kind} | {of['tried']} | {of['survived']} |" for kind, of in found["kinds"].items()]
+    return "\n".join(
+        [
+            "| what was tried | times | survived |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"By `make faults`, in {found['minutes']:.0f} minutes on {found['cores']} cores, torch {found['torch']}.",
+        ]
+    )
+
+
+def update_readme() -> None:
+    """Write the tables of the README from the published results and the last campaign, each between its two marks."""
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
+    for begin, end, table in ((BEGIN, END, readme_table()), (BEGIN_FAULTS, END_FAULTS, faults_table())):
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
     with checkpoint.atomic_write(README) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def publish(runs: str | Path) -> None:
@@ -220,7 +240,7 @@ def publish(runs: str | Path) -> None:
         trial = Path(folder) / "report.pdf"
         try:
             build(trial, runs)
-            table = readme_table(runs)
+            readme_table(runs)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"the results in {runs} make no report ({error}): nothing was published") from None
         for name, path in found.items():
@@ -228,7 +248,7 @@ def publish(runs: str | Path) -> None:
             for figure in (runs / "figures").glob(f"{name}_*"):
                 shutil.copy(figure, HERE / "figures")
     build(HERE / "report.pdf")
-    update_readme(table)
+    update_readme()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

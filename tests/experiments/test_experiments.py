@@ -32,13 +32,14 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     refresh = functools.partial(graded_gan.refresh_batch_norm, batches=2)
     for module in (graded_gan, image_gan):
         monkeypatch.setattr(module, "refresh_batch_norm", refresh)
-    monkeypatch.setitem(gan.SCALES["quick"][0], "max_iters", 16)
+    monkeypatch.setitem(gan.SCALES["quick"][0], "max_iters", 11)
     for name, value in (("eval_every", 5), ("eval_samples", 20), ("final_samples", 40)):
         monkeypatch.setitem(gan.SCALES["quick"][1], name, value)
     monkeypatch.setitem(gan_fast.SCALES["quick"][0], "max_iters", 5)
     # Compilation and the arrows of the vector fields have tests of their own.
     monkeypatch.setattr(train, "Hyperparameters", functools.partial(train.Hyperparameters, compile=False, workers=1))
     monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_update", lambda: benchmarks.flow.stacked_flows.update)
+    monkeypatch.setitem(dirac.LONG_GAME, "quick", 2000)
     monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
     draw = dirac_plots.final_plot
     monkeypatch.setattr(

@@ -15,7 +15,7 @@ import experiments.__main__
 import vae
 from lab import checkpoint, command_line
 from lab.device import has_compiler
-from tests.faults.conftest import ROOT, TRAINERS, messages
+from tests.faults.conftest import LONG, ROOT, TRAINERS, messages
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -30,7 +30,7 @@ ENDLESS = {"vae": ["--epochs", "400"], "train": ["--num_iter", "2000000"], "imag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM] if LONG else [signal.SIGTERM])
 def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(trainer, number, tmp_path, request):
     process = trainer.start(tmp_path, *ENDLESS[request.node.callspec.params["trainer"]])
     wait_for(tmp_path / trainer.place, process)
@@ -56,7 +56,7 @@ def test_the_second_request_leaves_at_once():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL] if LONG else [signal.SIGKILL])
 def test_workers_end_with_their_parent(number, tmp_path):
     trainer = TRAINERS["train"]
     more = ["--num_layers", "1", "2", "--num_iter", "100000000", "--workers", "2"]
