@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from simple_parsing import field as option
@@ -29,6 +29,7 @@ from question3.stacked_flows import compile_update, stack, unstack, update
 from solution import Flow
 
 SOURCES = ("samples", "density")
+RECIPES = ("assignment", "tuned")
 CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn ahead
 
 
@@ -41,9 +42,12 @@ class Hyperparameters:
     data: list[str] = field(default_factory=lambda: list(TARGETS))  # targets: arcs, sine
     num_layers: list[int] = field(default_factory=lambda: [2, 8, 32])  # numbers k of planar layers
     num_iter: int = 20_000  # updates
-    lr: float = 5e-4  # RMSprop's step size
+    lr: float = 5e-4  # RMSprop's step size; the peak of Adam's
+    # assignment: RMSprop; tuned: Adam with a one-cycle step size, from layers whose hyperplanes are spread
+    recipe: Literal["assignment", "tuned"] = "assignment"
     batch_size: int = 128  # points per update
     seed: list[int] = field(default_factory=lambda: [1])  # one flow per seed, of initial parameters and batches
+    fresh: bool = False  # from samples: new points of the target in every batch, in place of the data set
     compile: bool = bookkeeping(True)  # torch.compile the update, where there is a compiler; moves the last digits
     workers: int = bookkeeping(0, alias=["--jobs"])  # processes; 0 for one a core
     out: str = bookkeeping("runs/flow")  # folder of the runs
@@ -57,6 +61,8 @@ class Hyperparameters:
             raise ValueError("num_layers, num_iter and batch_size must be at least 1, and there must be a seed")
         if not 0 < self.lr < math.inf or self.workers < 0:
             raise ValueError("lr must be positive and workers at least 0")
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe}")
 
 
 @dataclass
@@ -74,6 +80,8 @@ class Group:
     out: Path
     dim: int = 2
     points: dict[str, Tensor] = field(default_factory=dict)  # from samples: name to data (N, dim)
+    recipe: str = "assignment"
+    fresh: bool = False
 
     @property
     def names(self) -> list[tuple[str, int]]:
@@ -87,11 +95,36 @@ def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Ten
     for (name, _), generator in zip(group.names, generators, strict=True):
         if group.source == "density":
             batches.append(torch.randn(steps, group.batch_size, group.dim, generator=generator))
+        elif group.fresh:
+            seed = int(torch.randint(2**31, (), generator=generator))
+            points = torch.from_numpy(group.targets[name].draw(seed, steps * group.batch_size))
+            batches.append(points.view(steps, group.batch_size, group.dim))
         else:
             points = group.points[name]
             batches.append(points[torch.randint(len(points), (steps, group.batch_size), generator=generator)])
     # Coordinates outside, points inside in memory: the compiled loops then run over points.
     return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def spread(flow: Flow) -> None:
+    """Give layers bends far apart: u and w from N(0, 0.3²), b from N(0, 1), where they begin near the identity."""
+    with torch.no_grad():
+        for layer in flow.planar:
+            layer.u.normal_(std=0.3)
+            layer.w.normal_(std=0.3)
+            layer.b.normal_()
+
+
+def one_cycle(peak: float, num_iter: int) -> Tensor:
+    """The one-cycle step sizes of a run, ``(num_iter,)`` (Smith and Topin 2018)."""
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=peak)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=num_iter + 1, cycle_momentum=False)
+    rates = []
+    for _ in range(num_iter):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return torch.tensor(rates)
 
 
 def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple[list[Flow], dict[str, Any]]:
@@ -100,15 +133,23 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
     Returns:
         The flows, in the order of ``group.names``, and the curve of their losses with the seconds it took.
     """
+    tuned = group.recipe == "tuned"
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     flows = []
     for _, seed in group.names:
         torch.manual_seed(seed)
         flows.append(Flow(group.dim, group.num_layers))
+        if tuned:
+            spread(flows[-1])
     parameters = stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
+    averages = tuple(torch.zeros_like(parameter) for parameter in parameters) if tuned else None
     state = checkpoint.Checkpoint(
-        group.out / "checkpoint.pt", parameters=parameters, square_averages=square_averages, generators=generators
+        group.out / "checkpoint.pt",
+        parameters=parameters,
+        square_averages=square_averages,
+        generators=generators,
+        **({"averages": averages} if tuned else {}),
     )
     done = state.restore()
     step, seconds, curve = done.get("step", 0), done.get("seconds", 0.0), done.get("curve", [])
@@ -116,6 +157,7 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
     energies = tuple(target.energy for target in group.targets.values()) if group.source == "density" else None
     steps = [torch.tensor(float(step)) for _ in parameters]
     advance = compile_update() if group.compile and step < group.num_iter else update
+    rates = one_cycle(group.lr, group.num_iter) if tuned else None
     label = f"from {group.source}, k = {group.num_layers}"
     with (
         command_line.Interruption() as interruption,
@@ -130,8 +172,9 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
             started = time.perf_counter()
             total = torch.zeros(len(flows))
             count = min(CHUNK, group.num_iter - step)
-            for x in draw(group, generators, count):
-                advance(parameters, square_averages, steps, total, x, energies, group.lr)
+            for i, x in enumerate(draw(group, generators, count)):
+                lr = group.lr if rates is None else rates[step + i]
+                advance(parameters, square_averages, steps, total, x, energies, lr, averages)
                 bar.update()
             step += count
             seconds += time.perf_counter() - started
@@ -308,9 +351,10 @@ def _run(options: Hyperparameters, progress: bool) -> dict[str, Any]:
         targets = {name: TARGETS[name] for name in options.data}
         points = {name: target.data_set() for name, target in targets.items()} if source == "samples" else {}
         seeds = list(dict.fromkeys(options.seed))
+        of_recipe: dict[str, Any] = {"recipe": options.recipe, "fresh": options.fresh}
         setting = (targets, seeds, options.num_iter, options.lr, options.batch_size, options.compile)
         groups += [
-            Group(source, k, *setting, Path(options.out) / f"from_{source}_l{k}", points=points)
+            Group(source, k, *setting, Path(options.out) / f"from_{source}_l{k}", points=points, **of_recipe)
             for k in options.num_layers
         ]
     records = run_groups(groups, options.workers or min(os.cpu_count() or 1, len(groups)), progress)

@@ -98,8 +98,11 @@ def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor,
             axes.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE))
 
 
-def depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
-    """What is left to the limit over the depth: each seed a point, their mean a line."""
+def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any]) -> None:
+    """What is left to the limit over the depth: each seed a point, their mean a line; tuned flows as crosses.
+
+    From samples there is a second limit, that of a finite data set.
+    """
     with figures.figure(path, columns=2) as columns:
         for axes, (source, key, label) in zip(
             columns, [("samples", "gap", "NLL - entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
@@ -112,6 +115,13 @@ def depth(path: Path, settings: Sequence[dict[str, Any]]) -> None:
                     axes.plot(
                         [row["num_layers"]] * len(row[key]["values"]), row[key]["values"], ".", color=colour, ms=4
                     )
+                for row in tuned["settings"]["tuned"]:
+                    if (row["source"], row["data"]) == (source, name):
+                        mark: dict[str, Any] = {"color": colour, "ms": 7, "mew": 1.5, "label": f"{name}, tuned"}
+                        axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
+            if source == "samples":
+                of_data = f"limit of {tuned['points']} points"
+                axes.axhline(tuned["limit_of_the_data"], color="0.5", linewidth=0.8, linestyle=":", label=of_data)
             axes.set(xscale="log", yscale="log", ylim=(5e-3, 1.5))
             axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])

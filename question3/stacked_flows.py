@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 
 from lab.device import compile_where_possible
@@ -70,11 +71,13 @@ def update(
     total: Tensor,
     x: Tensor,
     energies: tuple[Energy, ...] | None,
-    lr: float,
+    lr: float | Tensor,
+    averages: Parameters | None = None,
 ) -> None:
-    """One RMSprop update of every flow from its own batch, all of it in place; the losses are added to ``total``.
+    """One update of every flow from its own batch, all of it in place; the losses are added to ``total``.
 
-    Gradient and optimiser are part of the function, so that it compiles to one piece.
+    The update is RMSprop's, or with the gradients' running ``averages`` Adam's. Gradient and optimiser are part of the
+    function, so that it compiles to one piece.
     """
     u, w, _ = parameters
     u.copy_(invertible_u(u, w))
@@ -82,9 +85,23 @@ def update(
     copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
     gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
     summed = [gradient.sum(2, keepdim=True) for gradient in gradients]
+    if averages is None:
+        _rmsprop(parameters, summed, square_averages, steps, lr)
+    else:
+        _adam(parameters, summed, averages, square_averages, steps, lr)
+    total += losses
+
+
+def _rmsprop(
+    parameters: Parameters,
+    gradients: list[Tensor],
+    square_averages: Parameters,
+    steps: list[Tensor],
+    lr: float | Tensor,
+) -> None:
     rmsprop(
         list(parameters),
-        summed,
+        gradients,
         list(square_averages),
         [],
         [],
@@ -97,7 +114,32 @@ def update(
         momentum=0,
         centered=False,
     )
-    total += losses
+
+
+def _adam(
+    parameters: Parameters,
+    gradients: list[Tensor],
+    averages: Parameters,
+    square_averages: Parameters,
+    steps: list[Tensor],
+    lr: float | Tensor,
+) -> None:
+    adam(
+        list(parameters),
+        gradients,
+        list(averages),
+        list(square_averages),
+        [],
+        steps,
+        foreach=False,
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=lr,
+        weight_decay=0,
+        eps=1e-8,
+        maximize=False,
+    )
 
 
 def compile_update() -> Callable[..., None]:

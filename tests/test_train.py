@@ -176,3 +176,42 @@ def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, mess
     printed = capsys.readouterr().err
     assert stop.value.code == 2
     assert message in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_tuned_run_that_goes_on_is_the_one_that_was_not_stopped(fresh, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", 5)
+    group = make_group("samples", tmp_path / "whole", recipe="tuned", fresh=fresh, num_iter=20, lr=1e-2)
+    whole, training = train.train_group(group, progress=False)
+    cut = make_group("samples", tmp_path / "cut", recipe="tuned", fresh=fresh, num_iter=20, lr=1e-2)
+    saves = []
+
+    def stop_after_two(*_, **__):
+        saves.append(1)
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Record, "add", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_group(cut, progress=False)
+    resumed, _ = train.train_group(cut, progress=False)
+    for a, b in zip(whole, resumed, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert training["curve"][-1]["losses"] < training["curve"][0]["losses"]
+
+
+def test_fresh_points_are_new_in_every_batch_and_others_are_the_data_sets():
+    for fresh in (False, True):
+        group = make_group("samples", Path(), fresh=fresh)
+        generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
+        batches = train.draw(group, generators, 3)
+        assert batches.shape == (3, 4, 128, 2)
+        data = {tuple(point) for point in group.points["arcs"].tolist()}
+        assert all(tuple(point) in data for point in batches[:, 0].reshape(-1, 2).tolist()) != fresh
+
+
+def test_the_one_cycle_schedule_rises_to_its_peak_and_falls():
+    rates = train.one_cycle(1e-2, 1000)
+    assert rates.max().item() == pytest.approx(1e-2, rel=1e-4) and 200 < rates.argmax() < 400
+    assert rates[-1] < 1e-4 and len(rates) == 1000
