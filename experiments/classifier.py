@@ -99,7 +99,7 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         options.learning_rate,
-        total_steps=per_epoch * options.epochs,
+        total_steps=max(6, per_epoch * options.epochs),  # fewer leave its rise no step
         pct_start=0.2,
         anneal_strategy="linear",
         cycle_momentum=False,

@@ -1,0 +1,88 @@
+"""Quadrature, divergences and fitted posteriors, against scipy, closed forms and one another."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import dblquad
+
+from q1_solution import kl_gaussian_gaussian_analytic
+from question1 import autoencoder, inference_gap
+
+
+@pytest.fixture
+def model() -> tuple[autoencoder.VAE, torch.Tensor]:
+    """A model with two latent dimensions that matter, and images."""
+    torch.manual_seed(0)
+    vae = autoencoder.VAE(latent_size=2, image_size=6, width=5)
+    with torch.no_grad():
+        for parameter in vae.decoder.parameters():
+            parameter.mul_(2.5)
+        vae.decoder[-1].bias += 5
+    return vae, torch.randint(0, 2, (3, 6), dtype=torch.uint8)
+
+
+def test_quadrature_is_scipys(model):
+    vae, images = model
+    found = inference_gap.log_likelihood_on_plane(vae, images, inference_gap.plane(6, 300))
+    for x, value in zip(images.float(), found, strict=True):
+
+        @torch.no_grad()
+        def joint(b, a, x=x):
+            z = torch.tensor([[a, b]], dtype=torch.float32)
+            log_px = autoencoder.log_likelihood_logits(vae.decode(z), x).item()
+            return math.exp(log_px - 0.5 * (a * a + b * b)) / (2 * math.pi)
+
+        expected, _ = dblquad(joint, -6, 6, -6, 6, epsabs=1e-5, epsrel=1e-4)
+        assert value.item() == pytest.approx(math.log(expected), abs=2e-3)
+
+
+def test_quadrature_and_importance_sampling_agree(model):
+    vae, images = model
+    exact = inference_gap.log_likelihood_on_plane(vae, images, inference_gap.plane(6, 300))
+    wide = autoencoder.Posterior(torch.zeros(3, 2), torch.full((3, 2), 0.5), [])
+    elbo, _, estimate = inference_gap.bounds(vae, images, wide, 100_000)
+    torch.testing.assert_close(estimate, exact, rtol=0, atol=0.01)
+    assert (elbo < exact).all()
+
+
+def test_the_gap_is_the_divergence_in_closed_form():
+    """A decoder that does not look at z has the prior as its posterior."""
+    torch.manual_seed(1)
+    vae, images = autoencoder.VAE(latent_size=3, image_size=6, width=5), torch.randint(0, 2, (4, 6))
+    with torch.no_grad():
+        vae.decoder[0].weight.zero_()
+    log_px = autoencoder.log_likelihood_logits(vae.decode(torch.zeros(4, 3)), images.float()).detach().double()
+    mean, logvar = torch.randn(4, 3), torch.randn(4, 3)
+    elbo, error, _ = inference_gap.bounds(vae, images, autoencoder.Posterior(mean, logvar, []), 50_000)
+    expected = kl_gaussian_gaussian_analytic(mean, logvar, torch.zeros(4, 3), torch.zeros(4, 3)).double()
+    assert ((log_px - elbo - expected).abs() < 5 * error).all() and error.max() < 0.1
+    for num_layers in (0, 2):
+        q = inference_gap.fit(vae, images, num_layers, steps=400)
+        elbo, _, _ = inference_gap.bounds(vae, images, q, 5000)
+        assert (log_px - elbo).abs().max() < 0.01
+
+
+@pytest.mark.slow
+def test_richer_families_come_nearer(model):
+    vae, images = model
+    exact = inference_gap.log_likelihood_on_plane(vae, images, inference_gap.plane(6, 300))
+    with torch.no_grad():
+        encoder = vae.posterior(images.float())
+    gaps = [(exact - inference_gap.bounds(vae, images, encoder, 20_000)[0]).mean().item()]
+    for num_layers in (0, 8):
+        q = inference_gap.fit(vae, images, num_layers, steps=800)
+        gaps.append((exact - inference_gap.bounds(vae, images, q, 20_000)[0]).mean().item())
+    assert gaps[0] > gaps[1] > gaps[2] > -0.005
+
+
+def test_density_of_a_planar_posterior_is_that_of_its_draws_and_integrates_to_one():
+    torch.manual_seed(2)
+    layers = [(torch.randn(2, 2), torch.randn(2, 2), torch.randn(2, 1)) for _ in range(3)]
+    layers = [(autoencoder.invertible_u(u, w), w, b) for u, w, b in layers]
+    q = inference_gap.select(autoencoder.Posterior(torch.randn(2, 2), torch.zeros(2, 2), layers), 1)
+    z, log_q = q.sample(torch.randn(1, 50, 2))
+    torch.testing.assert_close(inference_gap.log_density(q, z[0]).float(), log_q[0], rtol=1e-3, atol=1e-3)
+    on = inference_gap.plane(14, 1000)
+    assert np.exp(inference_gap.log_density(q, on.points).numpy()).sum() * on.area == pytest.approx(1, abs=5e-3)
