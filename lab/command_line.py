@@ -235,4 +235,10 @@ def parse_all(
         fail(error)
     for name in typed:  # of a group of which nothing was typed the parser says nothing
         setattr(asked, name, getattr(asked, name, {}))
+    for name in groups:
+        group = getattr(asked, name)
+        for field, value in (group if isinstance(group, dict) else vars(group)).items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, int) and abs(number) >= 2**63:
+                    fail(f"{field} must be below 2**63, got {number}")
     return asked
