@@ -1,9 +1,11 @@
 """A variational autoencoder of binary images: network, posterior, bounds, log-likelihood (questions 1.6, 1.7, 3.10)."""
 
+import contextlib
 import functools
 import math
 import platform
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lab.checkpoint import read_json, write_json
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
 from solution import chain, invertible_u, log_standard_normal
 
@@ -124,9 +127,27 @@ class Linear(nn.Linear):
 def prefers_onednn(rows: int, size_in: int, size_out: int, threads: int) -> bool:
     """Whether this processor multiplies ``(rows, size_in)`` by ``(size_in, size_out)`` clearly faster in oneDNN.
 
-    Both are run some times, some tens of milliseconds together, and their best times compared. By a quarter it must
-    be faster: then a process decides as the one before it did, and a resumed run gets the same digits.
+    Both are run some times, some tens of milliseconds together, and their best times compared; by a quarter it must be
+    faster. The decision is kept in torch's cache folder: however busy the machine is later, another process decides
+    the same, and a resumed run gets the same digits.
     """
+    path = choices_path()
+    case = f"{platform.node()}, torch {torch.__version__}, {threads} threads: {rows} x {size_in} x {size_out}"
+    kept = read_json(path) or {}
+    if isinstance(kept.get(case), bool):
+        return kept[case]
+    choice = _measure_onednn(rows, size_in, size_out)
+    with contextlib.suppress(OSError):  # where nothing can be written, each process measures for itself
+        write_json(path, {**(read_json(path) or {}), case: choice})
+    return choice
+
+
+def choices_path() -> Path:
+    """The file in which it is kept which library multiplies faster."""
+    return Path(torch.hub.get_dir()).parent / "matrix_products.json"
+
+
+def _measure_onednn(rows: int, size_in: int, size_out: int) -> bool:
     x, weight, bias = torch.ones(rows, size_in), torch.ones(size_out, size_in), torch.ones(size_out)
     ways = {
         "mkl": lambda: F.linear(x, weight, bias),

@@ -219,7 +219,8 @@ def test_without_onednn_the_plain_product_is_taken(monkeypatch):
 
 @pytest.mark.skipif(not autoencoder.HAS_ONEDNN, reason="oneDNN is taken on x86 only")
 @pytest.mark.parametrize(("mkl", "onednn", "preferred"), [(1.0, 0.5, True), (1.0, 0.9, False), (0.5, 1.0, False)])
-def test_the_faster_library_is_taken_where_it_is_clearly_faster(monkeypatch, mkl, onednn, preferred):
+def test_the_faster_library_is_taken_where_it_is_clearly_faster(tmp_path, monkeypatch, mkl, onednn, preferred):
+    monkeypatch.setattr(autoencoder, "choices_path", lambda: tmp_path / "choices.json")
     clock, turns = [0.0], []
 
     def tick():
@@ -232,4 +233,10 @@ def test_the_faster_library_is_taken_where_it_is_clearly_faster(monkeypatch, mkl
     before = torch.get_rng_state()
     monkeypatch.setattr(autoencoder.time, "perf_counter", tick)
     assert autoencoder.prefers_onednn.__wrapped__(4, 3, 2, 1) == preferred
+    # Another process decides the same, whatever it would have measured; another shape is measured by itself.
+    measured = len(turns)
+    assert autoencoder.prefers_onednn.__wrapped__(4, 3, 2, 1) == preferred and len(turns) == measured
+    assert autoencoder.prefers_onednn.__wrapped__(5, 3, 2, 1) == preferred and len(turns) > measured
+    monkeypatch.setattr(autoencoder, "choices_path", lambda: tmp_path / "choices.json" / "below a file")
+    assert autoencoder.prefers_onednn.__wrapped__(6, 3, 2, 1) == preferred
     assert torch.equal(torch.get_rng_state(), before)
