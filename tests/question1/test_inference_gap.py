@@ -26,7 +26,7 @@ def model() -> tuple[autoencoder.VAE, torch.Tensor]:
 def test_quadrature_is_scipys(model):
     vae, images = model
     found = inference_gap.log_likelihood_on_plane(vae, images, inference_gap.plane(6, 300))
-    for x, value in zip(images.float(), found, strict=True):
+    for x, value in zip(images.float()[:2], found[:2], strict=True):
 
         @torch.no_grad()
         def joint(b, a, x=x):
@@ -34,7 +34,7 @@ def test_quadrature_is_scipys(model):
             log_px = autoencoder.log_likelihood_logits(vae.decode(z), x).item()
             return math.exp(log_px - 0.5 * (a * a + b * b)) / (2 * math.pi)
 
-        expected, _ = dblquad(joint, -6, 6, -6, 6, epsabs=1e-5, epsrel=1e-4)
+        expected, _ = dblquad(joint, -6, 6, -6, 6, epsabs=1e-4, epsrel=1e-3)
         assert value.item() == pytest.approx(math.log(expected), abs=2e-3)
 
 
@@ -84,5 +84,5 @@ def test_density_of_a_planar_posterior_is_that_of_its_draws_and_integrates_to_on
     q = inference_gap.select(autoencoder.Posterior(torch.randn(2, 2), torch.zeros(2, 2), layers), 1)
     z, log_q = q.sample(torch.randn(1, 50, 2))
     torch.testing.assert_close(inference_gap.log_density(q, z[0]).float(), log_q[0], rtol=1e-3, atol=1e-3)
-    on = inference_gap.plane(14, 1000)
+    on = inference_gap.plane(14, 400)
     assert np.exp(inference_gap.log_density(q, on.points).numpy()).sum() * on.area == pytest.approx(1, abs=5e-3)
