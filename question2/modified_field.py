@@ -82,15 +82,14 @@ def follow(game: Game, start: np.ndarray, updates: int) -> np.ndarray:
     field, switches = modified_field(game), game.reg_type == "GP"
     states = np.empty((updates + 1, 3))
     states[0], at = start, 0
+    times = np.arange(updates + 1.0)  # as floats, which the solver would make of them in every step
     # What decays to nought is to be right at any size; what decays to something else drowns in its rounding errors.
     accuracy: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-12 if switches or game.target else 1e-60}
     while at < updates:
         side = 1.0 if states[at, 0] >= 0 else -1.0
         flow = functools.partial(_flow, field, side)
         events = _crossing(side) if switches else None
-        piece = solve_ivp(
-            flow, (at, updates), states[at], "DOP853", np.arange(at, updates + 1), events=events, **accuracy
-        )
+        piece = solve_ivp(flow, (at, updates), states[at], "DOP853", times[at:], events=events, **accuracy)
         states[at : at + piece.y.shape[1]] = piece.y.T
         if not piece.success:
             raise ArithmeticError(f"the flow of {game} cannot be followed: {piece.message}")
