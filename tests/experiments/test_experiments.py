@@ -133,7 +133,7 @@ def test_an_unknown_profile_is_refused(capsys):
 @pytest.mark.slow
 def test_benchmark_times_all_three_in_every_round(monkeypatch):
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
-    result = benchmarks.vae.measure("digits", "unused", rounds=2, share=0.2)
+    result = benchmarks.vae.measure("digits", "unused", rounds=2, share=0.05)
     for task in ("epoch", "estimate"):
         assert {name: len(values) for name, values in result[task]["seconds"].items()} == {
             "textbook": 2,

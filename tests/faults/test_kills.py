@@ -13,7 +13,7 @@ import pytest
 from lab.device import has_compiler
 from tests.faults.conftest import LONG, TRAINERS, Trainer, newest, outcome
 
-KILLS = 50 if LONG else 2
+KILLS = 50 if LONG else 1
 MORE = {  # long enough to be met at work
     "vae": ["--epochs", "6", "--input_dropout", "0.1", "--schedule", "one-cycle"],
     "train": ["--num_iter", "6000", "--data", "arcs", "sine"],
