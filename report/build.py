@@ -21,7 +21,10 @@ from lab.estimates import format_spread
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 SECTIONS = ("vae", "dirac", "gan", "gan_fast", "flow", "flow_posterior", "vae_speed", "gan_speed", "flow_speed")
+SURVIVED = HERE.parent / "tests" / "faults" / "survived.json"
+# The parts of the README that programs write, each between two marks.
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
+BEGIN_FAULTS, END_FAULTS = "<!-- faults: written by make faults -->", "<!-- end of faults -->"
 # A fixed date makes the same numbers the same file.
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -191,12 +194,22 @@ def _flow_rows(of: Results) -> list[str]:
     ]
 
 
+def faults_table() -> str:
+    """The README's table of what the last campaign of faults tried and survived."""
+    found = json.loads(SURVIVED.read_text(encoding="utf-8"))
+    rows = [f"| {kind} | {of['tried']:,} | {of['survived']:,} |" for kind, of in found["kinds"].items()]
+    where = f"in {found['minutes']:.0f} minutes on {found['cores']} cores, torch {found['torch'].split('+')[0]}"
+    return "\n".join(["| what was tried | times | survived |", "|---|---|---|", *rows, "", f"By `make faults`, {where}."])
+
+
 def update_readme() -> None:
-    """Write the table of the published results between its two marks in the README."""
+    """Write the tables of the published results and of the last campaign of faults between their marks in the README."""
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
+    for begin, end, table in ((BEGIN, END, readme_table()), (BEGIN_FAULTS, END_FAULTS, faults_table())):
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
     with checkpoint.atomic_write(README) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def publish(runs: str | Path) -> None:

@@ -89,10 +89,14 @@ def any_trainer(request, tmp_path_factory) -> Trainer:
         place = "dirac-jsd-8-31415/checkpoint.pt"
         return Trainer(("run_exp.py",), run_exp.cli, tuple(GAME.split()), "dirac-jsd-8-31415", place)
     if request.param == "classifier":
-        data = small_cifar10(tmp_path_factory.mktemp("data"))
-        arguments = f"--width 2 --epochs 4 --batch_size 40 --device cpu --data {data}"
-        return Trainer(("-m", "experiments.classifier"), classifier.main, tuple(arguments.split()))
+        return classifier_trainer(tmp_path_factory.mktemp("data"))
     return TRAINERS[request.param]
+
+
+def classifier_trainer(folder: Path) -> Trainer:
+    """The classifier's training on few images, which are written to a folder."""
+    arguments = f"--width 2 --epochs 4 --batch_size 40 --device cpu --data {small_cifar10(folder)}"
+    return Trainer(("-m", "experiments.classifier"), classifier.main, tuple(arguments.split()))
 
 
 def without_times(value: Any) -> Any:

@@ -15,7 +15,7 @@ import experiments.__main__
 import vae
 from lab import checkpoint, command_line
 from lab.device import has_compiler
-from tests.faults.conftest import LONG, ROOT, TRAINERS, messages
+from tests.faults.conftest import LONG, ROOT, TRAINERS, classifier_trainer, messages
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -78,14 +78,21 @@ def test_workers_end_with_their_parent(number, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("vae", ["--learning_rate", "1e30"]), ("train", ["--lr", "1e30"]), ("images", ["--generator_lr", "1e25"])],
+    [
+        ("vae", ["--learning_rate", "1e30"]),
+        ("train", ["--lr", "1e30"]),
+        ("images", ["--generator_lr", "1e25"]),
+        ("classifier", ["--learning_rate", "1e30"]),
+    ],
 )
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(name, more, tmp_path, refused):
-    trainer = TRAINERS[name]
+    trainer = classifier_trainer(tmp_path / "data") if name == "classifier" else TRAINERS[name]
+    out = tmp_path / "run"
     for _ in range(2):  # and says the same when it is started again
-        line = refused(trainer.main, [*trainer.arguments, *more, "--out", str(tmp_path)], status=1)
-        assert str(tmp_path) in line and "checkpoint" in line
-    for path in tmp_path.rglob("checkpoint.pt"):
+        line = refused(trainer.main, [*trainer.arguments, *more, "--out", str(out)], status=1)
+        assert str(out) in line and "checkpoint" in line
+    assert not list(out.rglob("classifier.pt"))
+    for path in out.rglob("checkpoint.pt"):
         state = torch.load(path, weights_only=True)
         assert checkpoint._not_finite(state) is None
     assert not list(tmp_path.rglob("result.json"))
