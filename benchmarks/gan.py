@@ -5,15 +5,16 @@
 times in turns, for each kind of configuration, a generator update (with its critic updates and the average) of the
 plain eager float32 loop and of the fast path: channels last, fused Adam, bfloat16 where the device computes it natively
 and, on CUDA, the step as a graph. Beside it: which precision the fast path took, the share that it achieves of the
-device's own rate in matrix products of that precision, the memory, and the share of evaluation in a run. The plain loop
-is what one gets without asking: on CUDA its convolutions are allowed TF32, as torch comes. On a CPU the networks are
-narrow.
+device's own rate in matrix products of that precision, the memory, the share of evaluation in a run, and what an update
+of the full configurations needs on any device. The plain loop is what one gets without asking: on CUDA its
+convolutions are allowed TF32, as torch comes. On a CPU the networks are narrow.
 """
 
 import dataclasses
 import statistics
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +22,13 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from lab import checkpoint, command_line
 from lab.device import choose_device, native_bfloat16
 from question2 import image_gan, score
-from question2.configurations import CONFIGURATIONS
+from question2.configurations import CONFIGURATIONS, Hyperparameters
 
 KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1": "cifar10-jsd-3"}
 
@@ -49,21 +51,54 @@ class Options:
             raise ValueError("rounds must be at least 1; width, updates and eval_samples at least 0")
 
 
-class Operations(TorchDispatchMode):
-    """Counts multiplications and additions of convolutions and matrix products, in passes of any order.
+class Count(TorchDispatchMode):
+    """Counts operations of convolutions and matrix products, and the bytes of the tensors that live at once.
 
     torch's own ``FlopCounterMode`` follows modules too, which it cannot do inside ``autograd.grad``.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.operations = self.bytes = self.most_bytes = 0
+        self.living: set[int] = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         if count := flop_registry.get(function._overloadpacket):
-            self.total += count(*args, **(kwargs or {}), out_val=out)
+            self.operations += count(*args, **(kwargs or {}), out_val=out)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._follow(tensor.untyped_storage())
         return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        """Count memory from now until it is freed; views share it."""
+        name, size = storage._cdata, storage.nbytes()
+        if name not in self.living:
+            self.living.add(name)
+            weakref.finalize(storage, self._forget, name, size)
+            self.bytes += size
+            self.most_bytes = max(self.most_bytes, self.bytes)
+
+    def _forget(self, name: int, size: int) -> None:
+        self.living.discard(name)
+        self.bytes -= size
+
+
+def needs(hp: Hyperparameters, images: int = 50_000) -> dict[str, float]:
+    """What an update of the plain loop needs: multiplications and additions, and memory without the libraries' own.
+
+    They are counted on tensors without values, so that no machine is too small for them.
+    """
+    device = torch.device("meta")
+    with Count() as count:
+        real = torch.zeros((images, 3, 32, 32), dtype=torch.uint8, device=device)
+        players = image_gan.Players(hp, device, fast=False)
+        advance = image_gan.make_advance(hp, players, real, torch.zeros((), device=device))
+        advance()  # the first one makes the optimisers' state
+        first = count.operations
+        advance()
+    return {"tera_operations": (count.operations - first) / 1e12, "gigabytes": count.most_bytes / 1e9}
 
 
 def wait(device: torch.device) -> None:
@@ -107,7 +142,7 @@ def measure(options: Options) -> dict[str, Any]:
     images = torch.randint(0, 256, (50_000 if gpu else 1000, 3, 32, 32), dtype=torch.uint8).to(device)
     precision = image_gan.precision(True, device)
     rate = matrix_rate(device, getattr(torch, precision))
-    kinds = {}
+    kinds: dict[str, dict[str, Any]] = {}
     for kind, name in KINDS.items():
         hp = CONFIGURATIONS[name]
         width = options.width or (hp.generator_dimh if gpu else 16)
@@ -122,9 +157,6 @@ def measure(options: Options) -> dict[str, Any]:
             real = images.contiguous(memory_format=torch.channels_last) if path == "fast" else images
             bfloat16 = path == "fast" and precision == "bfloat16"
             advance = image_gan.make_advance(hp, players, real, torch.zeros((), device=device), bfloat16)
-            if path == "plain":
-                with Operations() as counter:
-                    advance()
             runs[path] = image_gan.Graphed(advance) if gpu and path == "fast" else advance
             for _ in range(image_gan.GRAPH_WARMUP + 2 if gpu else 1):
                 runs[path]()
@@ -135,13 +167,13 @@ def measure(options: Options) -> dict[str, Any]:
             for path, run in runs.items():
                 milliseconds[path].append(1e3 / updates * seconds(partial(repeat, run, updates), device))
         median = {path: statistics.median(values) for path, values in milliseconds.items()}
-        flops = counter.total
+        of_an_update = needs(hp, len(images))
         kinds[kind] = {
             "milliseconds": milliseconds,
             "median": median,
             "times_faster": median["plain"] / median["fast"],
-            "tera_operations": flops / 1e12,
-            "share_of_rate": flops / (median["fast"] / 1e3) / rate,
+            "tera_operations": of_an_update["tera_operations"],
+            "share_of_rate": 1e12 * of_an_update["tera_operations"] / (median["fast"] / 1e3) / rate,
             "gigabytes": memory,
         }
     samples = options.eval_samples or (10_000 if gpu else 500)
@@ -161,6 +193,8 @@ def measure(options: Options) -> dict[str, Any]:
         "updates": updates,
         "matrix_tera_operations_a_second": rate / 1e12,
         "kinds": kinds,
+        "full": {kind: needs(CONFIGURATIONS[name]) for kind, name in KINDS.items()},
+        "full_updates": Hyperparameters.max_iters,
         "evaluation": {"samples": samples, "seconds": evaluation, "share_of_run": evaluation / (evaluation + between)},
     }
 
@@ -184,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             if row["gigabytes"]["fast"] is not None:
                 print(f"{'  memory, GB':20} {row['gigabytes']['plain']:9.2f} {row['gigabytes']['fast']:9.2f}")
+        for kind, row in result["full"].items():
+            print(f"in full width, {kind}: {row['tera_operations']:.2f}e12 operations, {row['gigabytes']:.2f} GB")
         evaluation = result["evaluation"]
         print(
             f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"

@@ -171,10 +171,11 @@ def anchors(images: Images, eval_step: EvalStep, count: int) -> list[dict[str, A
         "training images": images.train[some],
         "uniform noise": uniform.to(images.train.device),
     }
-    return [
-        {"name": name, "count": len(batch), **score.distance(eval_step, batch.contiguous())}
-        for name, batch in sets.items()
-    ]
+    rows = []
+    for name, batch in sets.items():
+        found = score.distance(eval_step, batch.contiguous())
+        rows.append({"name": name, "count": len(batch), "IS": found["IS"], "FID": found["FID"]})
+    return rows
 
 
 def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:

@@ -199,11 +199,13 @@ def faults_table() -> str:
     found = json.loads(SURVIVED.read_text(encoding="utf-8"))
     rows = [f"| {kind} | {of['tried']:,} | {of['survived']:,} |" for kind, of in found["kinds"].items()]
     where = f"in {found['minutes']:.0f} minutes on {found['cores']} cores, torch {found['torch'].split('+')[0]}"
-    return "\n".join(["| what was tried | times | survived |", "|---|---|---|", *rows, "", f"By `make faults`, {where}."])
+    return "\n".join(
+        ["| what was tried | times | survived |", "|---|---|---|", *rows, "", f"By `make faults`, {where}."]
+    )
 
 
 def update_readme() -> None:
-    """Write the tables of the published results and of the last campaign of faults between their marks in the README."""
+    """Write the README's tables, of the published results and of the last campaign of faults, between their marks."""
     text = README.read_text(encoding="utf-8")
     for begin, end, table in ((BEGIN, END, readme_table()), (BEGIN_FAULTS, END_FAULTS, faults_table())):
         before, rest = text.split(begin)

@@ -119,9 +119,19 @@ def test_benchmark_of_the_gans_counts_and_times_both_paths():
     for row in result["kinds"].values():
         assert {path: len(values) for path, values in row["milliseconds"].items()} == {"plain": 2, "fast": 2}
         assert row["times_faster"] == pytest.approx(row["median"]["plain"] / row["median"]["fast"])
-    with benchmarks.gan.Operations() as counter:
-        torch.nn.functional.conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(5, 3, 3, 3), padding=1)
-    assert counter.total == 2 * 2 * 5 * 3 * 9 * 64
+    assert result["full"]["JSD"]["tera_operations"] > 50 * result["kinds"]["JSD"]["tera_operations"]
+
+
+def test_operations_and_living_bytes_are_counted():
+    with benchmarks.gan.Count() as count:
+        x = torch.zeros(2, 3, 8, 8)
+        y = torch.nn.functional.conv2d(x, torch.zeros(5, 3, 3, 3), padding=1)
+        view = y[0]
+        del x, y  # the view keeps what it shares
+        z = torch.zeros(100)
+    assert count.operations == 2 * 2 * 5 * 3 * 9 * 64
+    assert count.bytes == 4 * (2 * 5 * 64 + 100) and view.shape == (5, 8, 8) and len(z) == 100
+    assert count.most_bytes == 4 * (2 * 3 * 64 + 5 * 3 * 9 + 2 * 5 * 64)
 
 
 def test_an_unknown_profile_is_refused(capsys):
