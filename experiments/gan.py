@@ -9,7 +9,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,7 @@ def run(options: Options) -> dict[str, Any]:
     corrupted = gan_samples.corruption_scores(images, labelled, eval_step, count=100 if options.quick else 5000)
     anchors = gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000)
     gan_samples.draw_corruptions(options.figures / "gan_corruptions.svg", corrupted, names[1])
+    draw_distances(options.figures / "gan_distances.svg", rows, anchors, names[1])
     return {
         **frame(outcome, scale),
         "seeds": [one.hp.seed for one in by_name[best["name"]]],
@@ -215,6 +216,23 @@ def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
         right.legend(fontsize=7, loc="upper right")
 
 
+def draw_distances(path: Path, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
+    """The distances of all averaged generators over training, between those of sets that everybody knows."""
+    with figures.figure(path, size=(3.1, 2.2)) as (axes,):
+        for row, style in zip(rows, cycle(["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))])):
+            steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
+            axes.plot(steps, fids, linestyle=style, label=row["name"].removeprefix("cifar10-"))
+        for anchor in anchors:
+            if anchor["name"] != "training images":  # which lie where the held-out ones do
+                axes.axhline(anchor["FID"], color="black", linewidth=0.6)
+                axes.text(steps[-1], anchor["FID"], anchor["name"], fontsize=7.5, ha="right", va="bottom")
+        axes.set_yscale("log")
+        axes.set_ylim(top=2 * max(anchor["FID"] for anchor in anchors))
+        axes.set_xlabel("generator updates")
+        axes.set_ylabel(name)
+        axes.legend(fontsize=7.5, ncols=2)
+
+
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The critic's mean value at held-out real images and at generated ones, over training."""
     with figures.figure(path, columns=len(rows), size=(1.75, 1.9)) as columns:
@@ -229,14 +247,14 @@ def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         columns[0].legend(fontsize=7)
 
 
-def draw_sheet(path: Path, one: runs.Run, columns: int = 14) -> None:
+def draw_sheet(path: Path, one: runs.Run, columns: int = 20) -> None:
     """Images of the same noise after more and more updates, a row a time, from the grids that the run left."""
     grids = {int(grid.stem.split("_")[1]): grid for grid in one.folder.glob("samples_*.png")}
     rows = {step: read_grid(grids[step]) for step in sheet_steps(sorted(grids))}
     tiles = [torch.cat([tile(grid, i) for i in range(columns)], dim=2) for grid in rows.values()]
     picture = torch.cat(tiles, dim=1).permute(1, 2, 0).numpy()
     side = picture.shape[0] / len(rows)
-    with figures.figure(path, size=(0.42 * columns + 0.6, 0.42 * len(rows))) as (axes,):
+    with figures.figure(path, size=(0.3 * columns + 0.5, 0.3 * len(rows))) as (axes,):
         axes.imshow(picture, interpolation="nearest")
         axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows], fontsize=8)
         axes.set_xticks([])

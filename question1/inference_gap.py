@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from q1_solution import log_mean_exp
-from question1.autoencoder import VAE, Posterior, log_likelihood_logits
+from question1.autoencoder import VAE, Posterior, elbo, log_likelihood_logits
 from solution import get_logdet, inverse, invertible_u, log_standard_normal
 
 
@@ -141,6 +141,59 @@ def fit(
     with torch.no_grad():
         q = posterior()
     return Posterior(q.mean.detach(), q.logvar.detach(), [tuple(p.detach() for p in layer) for layer in q.layers])
+
+
+def fit_encoder(
+    vae: VAE,
+    images: Tensor,
+    num_layers: int,
+    epochs: int = 20,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    seed: int = 0,
+    progress: bool = False,
+) -> VAE:
+    """An encoder with planar layers for the decoder of a model, which is not changed.
+
+    Args:
+        vae: The model. Where its encoder has the same layers, the new one begins as that one.
+        images: Training images, 0 or 1, ``(N, 784)``.
+        num_layers: Planar layers of the new encoder's posterior.
+        epochs: Passes over the images, with Adam and a one-cycle step size.
+        batch_size: Images in an update.
+        lr: Peak of the step size.
+        seed: Of the new weights, the order of the images and the noise.
+        progress: Show a progress bar.
+
+    Returns:
+        A model of the new encoder and a copy of the decoder.
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        width = int(next(vae.decoder.parameters()).shape[0])
+        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers).to(images.device)
+    fitted.decoder.load_state_dict(vae.decoder.state_dict())
+    fitted.decoder.requires_grad_(requires_grad=False)
+    with torch.no_grad():
+        for new, old in zip(fitted.encoder.parameters(), vae.encoder.parameters(), strict=True):
+            new[: len(old)] = old  # the same mean and log-variance, and then a flow near the identity
+            new[len(old) :] *= 0.1
+    optimizer = torch.optim.Adam(fitted.encoder.parameters(), lr, fused=True)
+    updates = epochs * math.ceil(len(images) / batch_size)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, updates), pct_start=0.1)
+    with tqdm(total=updates, desc=f"encoder, {num_layers} layers", unit=" updates", disable=not progress) as bar:
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator, device=images.device)
+            for index in order.split(batch_size):
+                noise = torch.randn(len(index), vae.latent_size, generator=generator, device=images.device)
+                loss = -elbo(fitted, images[index], noise).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                bar.update()
+    return fitted
 
 
 def select(q: Posterior, index: int) -> Posterior:

@@ -86,3 +86,21 @@ def test_density_of_a_planar_posterior_is_that_of_its_draws_and_integrates_to_on
     torch.testing.assert_close(inference_gap.log_density(q, z[0]).float(), log_q[0], rtol=1e-3, atol=1e-3)
     on = inference_gap.plane(14, 400)
     assert np.exp(inference_gap.log_density(q, on.points).numpy()).sum() * on.area == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.slow
+def test_an_encoder_for_a_decoder_gains_and_leaves_the_decoder(model):
+    vae, images = model
+    before = [parameter.clone() for parameter in vae.parameters()]
+    exact = inference_gap.log_likelihood_on_plane(vae, images, inference_gap.plane(6, 300))
+    fitted = inference_gap.fit_encoder(vae, images.repeat(100, 1), 2, epochs=60)
+    assert all(torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+    z = torch.randn(4, 2)
+    torch.testing.assert_close(fitted.decode(z), vae.decode(z))
+    gaps = []
+    with torch.no_grad():
+        for encoder in (vae, fitted):
+            gaps.append(
+                (exact - inference_gap.bounds(vae, images, encoder.posterior(images.float()), 20_000)[0]).mean()
+            )
+    assert gaps[0] > gaps[1] > 0
