@@ -36,14 +36,16 @@ STYLE: Any = {
 
 
 @contextmanager
-def figure(path: str | Path, columns: int = 1, size: tuple[float, float] = (3.2, 2.3)) -> Iterator[Sequence[Axes]]:
-    """Axes side by side, saved to ``path`` when the block ends; ``size`` is that of one, in inches."""
+def figure(
+    path: str | Path, columns: int = 1, size: tuple[float, float] = (3.2, 2.3), rows: int = 1
+) -> Iterator[Sequence[Axes]]:
+    """Axes side by side, row by row, saved to ``path`` when the block ends; ``size`` is that of one, in inches."""
     with mpl.rc_context(STYLE):
         drawing, axes = plt.subplots(
-            1, columns, figsize=(size[0] * columns, size[1]), layout="constrained", squeeze=False
+            rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained", squeeze=False
         )
         try:
-            yield axes[0]
+            yield list(axes.flat)
             with atomic_write(path) as temporary:
                 drawing.savefig(temporary, dpi=200, metadata={"Date": None} if temporary.suffix == ".svg" else None)
         finally:

@@ -1,6 +1,7 @@
 """What every trainer writes down: ``metrics.jsonl``, ``log.txt`` and TensorBoard's events."""
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,14 +28,23 @@ class Record:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
         self.metrics: TextIO = self.path.open("a", encoding="utf-8")
         self.log: TextIO = (folder / "log.txt").open("a", encoding="utf-8")
+        self.hook, threading.excepthook = threading.excepthook, self._in_a_thread
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def __enter__(self) -> "Record":
         return self
 
     def __exit__(self, *error: object) -> None:
-        for part in (self.metrics, self.log, self.writer):
-            part.close()
+        try:
+            for part in (self.metrics, self.log, self.writer):
+                part.close()
+        finally:
+            threading.excepthook = self.hook
+
+    def _in_a_thread(self, failure: threading.ExceptHookArgs) -> None:
+        """Say nothing of a file that TensorBoard's thread cannot write: the next line, or closing, raises it again."""
+        if not issubclass(failure.exc_type, OSError):
+            self.hook(failure)
 
     def add(self, step: int, **values: float) -> None:
         """One line of numbers."""
