@@ -23,13 +23,15 @@ from lab.command_line import bookkeeping
 from lab.device import choose_device, compile_where_possible
 from lab.estimates import mean_and_error
 from lab.record import Record
-from question1.autoencoder import VAE, elbo, evaluate_elbo, kl_per_dimension, log_likelihood, path_elbo
+from question1.autoencoder import VAE, elbo, evaluate_elbo, kl_per_dimension, log_likelihood, path_elbo, sampled_elbo
 
 COMPILE_FROM = 10_000  # updates: in shorter runs, compiling would cost more time than it saves
 CHOICES = {
     "schedule": ("constant", "one-cycle"),
     "gradient": ("total", "path"),
     "posterior": ("normal", "planar"),
+    "u_hat": ("needed", "everywhere"),
+    "divergence": ("exact", "sampled"),
     "compile": ("auto", "yes", "no"),
 }
 
@@ -48,7 +50,13 @@ class Hyperparameters:
     schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate (one-cycle: Smith and Topin 2018)
     posterior: Literal["normal", "planar"] = "normal"  # q(z|x): normal, or normal with a planar flow
     num_layers: int = option(default=0, alias=["--num_flows"])  # planar layers of the posterior
+    # planar layers are kept invertible where it is needed, or by the same formula everywhere
+    u_hat: Literal["needed", "everywhere"] = "needed"
+    flow_scale: float = 1.0  # of the planar layers' first weights in the encoder; near 0 they begin as the identity
     gradient: Literal["total", "path"] = "total"  # of the bound, or along the draw's path only (Roeder et al. 2017)
+    # KL divergence of a normal posterior in the bound: exact, or sampled from the same draw, as it is with a flow
+    divergence: Literal["exact", "sampled"] = "exact"
+    warmup: int = 0  # epochs over which the weight of the divergence rises to 1
     # K of each importance-sampling estimate of log p(x)
     num_samples: list[int] = bookkeeping(default_factory=lambda: [200])
     input_dropout: float = 0.0  # share of the pixels that training hides from the encoder (Im et al. 2017)
@@ -69,8 +77,10 @@ class Hyperparameters:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.input_dropout < 1:
             raise ValueError(f"input_dropout must be in [0, 1), got {self.input_dropout}")
-        if self.num_layers < 0 or (self.num_layers > 0 and (self.posterior, self.gradient) != ("planar", "total")):
-            raise ValueError("num_layers above 0 needs posterior planar and gradient total")
+        if self.num_layers < 0 or (self.num_layers > 0 and self.posterior != "planar"):
+            raise ValueError("num_layers above 0 needs posterior planar")
+        if self.warmup < 0 or not 0 <= self.flow_scale <= 1:
+            raise ValueError("warmup must be at least 0 and flow_scale in [0, 1]")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
@@ -94,8 +104,12 @@ def train_epoch(
     images: Tensor,
     options: Hyperparameters,
     generator: torch.Generator,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """One pass over the images in random order; returns the mean of the objective, a scalar in nats."""
+    """One pass over the images in random order; returns the mean of the objective, a scalar in nats.
+
+    The divergence counts with the given weight.
+    """
     order = torch.randperm(len(images), generator=generator, device=images.device)
     noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device)
     total = torch.zeros((), device=images.device)
@@ -103,7 +117,7 @@ def train_epoch(
     size = options.batch_size
     for x, e in zip(images.index_select(0, order).split(size), noise.split(size), strict=True):
         seen = hide(x, options.input_dropout, generator) if options.input_dropout else None
-        loss = -objective(vae, x, e, seen).mean()
+        loss = -objective(vae, x, e, seen, weight).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -131,7 +145,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     images, valid = splits.train.to(device), splits.valid.to(device)
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
-    vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers).to(device)
+    more: dict[str, Any] = {"u_hat": options.u_hat, "flow_scale": options.flow_scale}
+    vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers, **more).to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.learning_rate, fused=True)
     updates = math.ceil(len(images) / options.batch_size) * options.epochs
     scheduler = _scheduler(optimizer, options, updates)
@@ -141,7 +156,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     history: list[dict[str, float]] = state.restore().get("history", [])
 
     compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
-    objective = elbo if options.gradient == "total" else path_elbo
+    exact = elbo if options.divergence == "exact" else sampled_elbo
+    objective = exact if options.gradient == "total" else path_elbo
     objective = compile_where_possible(objective) if compiling else objective
     with (
         command_line.Interruption() as interruption,
@@ -153,7 +169,9 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
                 interruption.stop(f"{options.out}: stopped after epoch {epoch}, saved")
             started = time.perf_counter()
             learning_rate = float(scheduler.get_last_lr()[0])
-            mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator)
+            # As a tensor, since for each new number the objective would be compiled anew.
+            weight = torch.tensor(min(1.0, (epoch + 1) / options.warmup)) if options.warmup else 1.0
+            mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator, weight)
             line: dict[str, float] = {
                 "learning_rate": learning_rate,
                 "train_elbo": mean_elbo.item(),

@@ -32,6 +32,10 @@ class VAE(nn.Module):
         width: Size of the hidden layers.
         num_layers: Number of planar layers that transform the draw from the normal distribution. Their parameters
             are further outputs of the encoder, for each image its own.
+        u_hat: How layers are kept invertible: by :func:`invertible_u`, where it is ``needed``, or by
+            :func:`always_invertible_u`, ``everywhere``.
+        flow_scale: What the first weights of the layers' outputs are multiplied by; near 0 the flow begins as the
+            identity.
 
     Source:
         Kingma and Welling (2014), Auto-encoding variational Bayes; Rezende and Mohamed (2015), Variational
@@ -43,19 +47,31 @@ class VAE(nn.Module):
         (torch.Size([5, 8]), torch.Size([5, 8]))
     """
 
-    def __init__(self, latent_size: int = 100, image_size: int = 784, width: int = 300, num_layers: int = 0) -> None:
+    def __init__(
+        self,
+        latent_size: int = 100,
+        image_size: int = 784,
+        width: int = 300,
+        num_layers: int = 0,
+        u_hat: str = "needed",
+        flow_scale: float = 1.0,
+    ) -> None:
         super().__init__()
         self.latent_size = latent_size
         self.num_layers = num_layers
+        self.invertible = invertible_u if u_hat == "needed" else always_invertible_u
         self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
+        with torch.no_grad():
+            for parameter in list(self.encoder.parameters())[-2:]:
+                parameter[2 * latent_size :] *= flow_scale
 
     def posterior(self, x: Tensor) -> "Posterior":
         """The approximate posterior q(z|x) of images ``(B, 784)``."""
         size = self.latent_size
         mean, logvar, *flows = self.encoder(x).split([size, size] + self.num_layers * [size, size, 1], dim=1)
         layers = zip(flows[0::3], flows[1::3], flows[2::3], strict=True)
-        return Posterior(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
+        return Posterior(mean, logvar, [(self.invertible(u, w), w, b) for u, w, b in layers])
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x) before its flow, each ``(B, L)``, for images ``(B, 784)``."""
@@ -94,6 +110,57 @@ class Posterior(NamedTuple):
         z0 = mean + torch.exp(0.5 * logvar) * noise
         z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
         return z, (log_q - logdet).squeeze(-1)
+
+    def path_sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Draws of z, and their log-density with the gradient along the path of the draw only.
+
+        At fixed parameters the density's gradient with respect to its argument follows the layers forwards: with
+        :math:`g_0 = -e^{-v}(z_0 - \mu)` and the Jacobian :math:`J_j = I + u_j \psi_j^\top`,
+
+        .. math:: g_j = J_j^{-\top} (g_{j-1} - \nabla \log|\det J_j|), \quad
+            J_j^{-\top} a = a - \frac{u_j \cdot a}{1 + u_j \cdot \psi_j} \psi_j
+
+        Args:
+            noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
+
+        Returns:
+            As :meth:`sample`; the derivative of log q(z|x) in any parameter is :math:`g_k \cdot dz`.
+
+        Source:
+            Roeder, Wu and Duvenaud (2017), section 3; Vaitl et al. (2022), Gradients should stay on path, section 3,
+            https://arxiv.org/abs/2207.08219
+        """
+        z, log_q = self.sample(noise)
+        with torch.no_grad():
+            mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
+            x, gradient = mean + torch.exp(0.5 * logvar) * noise, -noise * torch.exp(-0.5 * logvar)
+            for u, w, b in ((p.unsqueeze(1) for p in layer) for layer in self.layers):
+                value = torch.tanh((w * x).sum(-1, keepdim=True) + b)
+                slope = 1 - value.square()
+                wu = (w * u).sum(-1, keepdim=True)
+                det = 1 + wu * slope
+                gradient = gradient + 2 * wu * value * slope / det * w
+                gradient = gradient - slope * (u * gradient).sum(-1, keepdim=True) / det * w
+                x = x + u * value
+        along = (gradient * z).sum(-1)
+        return z, log_q.detach() + along - along.detach()
+
+
+def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
+    r"""The u that makes the planar transformation invertible, by the same smooth formula for every w·u.
+
+    .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
+
+    Unlike :func:`solution.invertible_u` it does not jump, and changes u everywhere: where w·u = 0 by a w·û of -0.31.
+
+    Args:
+        u, w: Shapes ``(*, d)``; w must not be nought.
+
+    Source:
+        Rezende and Mohamed (2015), appendix A.1.
+    """
+    wu = (w * u).sum(-1, keepdim=True)
+    return u + (F.softplus(wu) - 1 - wu) * w / w.square().sum(-1, keepdim=True)
 
 
 def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
@@ -180,7 +247,7 @@ def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
     return torch.linalg.vecdot(x, logits) - F.softplus(logits, threshold=40).sum(-1)
 
 
-def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
+def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0) -> Tensor:
     r"""Evidence lower bound of binary images, with one draw of the latent vector per image.
 
     .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \| p(z)), \quad
@@ -194,6 +261,7 @@ def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tens
         noise: Standard normal :math:`\varepsilon`, shape ``(B, L)``.
         seen: What the encoder sees of the images, shape ``(B, 784)``; the images themselves if it is None. The bound
             holds for any q, so also for one that sees less.
+        weight: Of the divergence. Below 1 this is no bound: a training may begin so.
 
     Returns:
         Shape ``(B,)``, in nats.
@@ -204,16 +272,29 @@ def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tens
     x = x.float()
     q = vae.posterior(x if seen is None else seen)
     if q.layers:
-        z, log_q = q.sample(noise.unsqueeze(1))
-        return (
-            log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + log_standard_normal(z).squeeze(-1) - log_q
-        ).squeeze(1)
+        return _of_draw(vae, x, *q.sample(noise.unsqueeze(1)), weight)
     z = q.mean + torch.exp(0.5 * q.logvar) * noise
     zero = torch.zeros_like(z)
-    return log_likelihood_logits(vae.decode(z), x) - kl_gaussian_gaussian_analytic(q.mean, q.logvar, zero, zero)
+    divergence = kl_gaussian_gaussian_analytic(q.mean, q.logvar, zero, zero)
+    return log_likelihood_logits(vae.decode(z), x) - weight * divergence
 
 
-def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
+def _of_draw(vae: VAE, x: Tensor, z: Tensor, log_q: Tensor, weight: Tensor | float) -> Tensor:
+    """The bound from one draw of each image, log p(x|z) + log p(z) - log q(z|x), ``(B,)`` in nats."""
+    log_ratio = log_standard_normal(z).squeeze(-1) - log_q
+    return (log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + weight * log_ratio).squeeze(1)
+
+
+def sampled_elbo(
+    vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0
+) -> Tensor:
+    """The evidence lower bound with its divergence from the same draw, for a normal q too. See :func:`elbo`."""
+    x = x.float()
+    q = vae.posterior(x if seen is None else seen)
+    return _of_draw(vae, x, *q.sample(noise.unsqueeze(1)), weight)
+
+
+def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0) -> Tensor:
     r"""The evidence lower bound with the gradient taken along the path of the draw only.
 
     .. math:: \log p(x|z) + \log p(z) - \log q_{\bar\phi}(z|x), \quad z = \mu_\phi + e^{v_\phi/2} \varepsilon
@@ -223,20 +304,23 @@ def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) ->
     vanishes as q approaches the true posterior.
 
     Args:
-        vae, x, noise, seen: As for :func:`elbo`.
+        vae, x, noise, seen, weight: As for :func:`elbo`.
 
     Returns:
         Shape ``(B,)``, in nats, with the mean of :func:`elbo`.
 
     Source:
-        Roeder, Wu and Duvenaud (2017), Sticking the landing, section 3.
+        Roeder, Wu and Duvenaud (2017), Sticking the landing, section 3; with a flow, :meth:`Posterior.path_sample`.
     """
     x = x.float()
-    mean, logvar = vae.encode(x if seen is None else seen)
+    q = vae.posterior(x if seen is None else seen)
+    if q.layers:
+        return _of_draw(vae, x, *q.path_sample(noise.unsqueeze(1)), weight)
+    mean, logvar = q.mean, q.logvar
     z = mean + torch.exp(0.5 * logvar) * noise
     zero = torch.zeros_like(mean)
     log_ratio = log_likelihood_normal(zero, zero, z) - log_likelihood_normal(mean.detach(), logvar.detach(), z)
-    return log_likelihood_logits(vae.decode(z), x) + log_ratio
+    return log_likelihood_logits(vae.decode(z), x) + weight * log_ratio
 
 
 @torch.no_grad()

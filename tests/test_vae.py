@@ -37,6 +37,8 @@ def test_hidden_pixels_keep_the_expected_input():
         (["--device", "abacus"], "no device 'abacus'"),
         (["--num_samples", "0"], "num_samples"),
         (["--no_such_flag", "1"], "no_such_flag"),
+        (["--warmup", "-1"], "warmup must be at least 0"),
+        (["--num_layers", "2"], "needs posterior planar"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, message):
@@ -82,3 +84,19 @@ def test_the_first_epoch_on_the_real_data(tmp_path, real_data):
     result = vae.run(options, progress=False)[2]
     assert -180 < result["valid_elbo"]["mean"] < -140
     assert result["valid_elbo"]["mean"] == pytest.approx(result["history"][-1]["valid_elbo"])
+
+
+def test_every_control_of_the_planar_posterior_trains(tmp_path):
+    splits = data.Splits(*(split[:96] for split in data.digits()))
+    planar = {"posterior": "planar", "num_layers": 2, "flow_scale": 0.1}
+    for i, changes in enumerate(
+        (
+            {"divergence": "sampled"},
+            planar,
+            {**planar, "u_hat": "everywhere"},
+            {**planar, "gradient": "path", "warmup": 2},
+        )
+    ):
+        options = vae.Hyperparameters(epochs=3, latent_size=4, compile="no", out=str(tmp_path / str(i)), **changes)
+        history = vae.train(options, splits, progress=False)[1]
+        assert history[-1]["valid_elbo"] > history[0]["valid_elbo"]

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from torch.distributions import Bernoulli
 
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_bernoulli, log_likelihood_normal
-from question1 import autoencoder
+from question1 import autoencoder, inference_gap
 
 
 @pytest.fixture
@@ -70,19 +70,6 @@ def test_elbo_is_the_sum_of_the_graded_functions():
     expected = log_likelihood_bernoulli(torch.sigmoid(model.decode(z)), x.float())
     expected = expected - kl_gaussian_gaussian_analytic(mean, logvar, *[torch.zeros_like(mean)] * 2)
     torch.testing.assert_close(autoencoder.elbo(model, x, noise), expected)
-
-
-def test_path_elbo_has_the_mean_and_the_mean_gradient_of_the_elbo():
-    torch.manual_seed(0)
-    model = autoencoder.VAE(latent_size=2, image_size=6, width=5)
-    x, noise = torch.randint(0, 2, (1, 6)).expand(200_000, 6), torch.randn(200_000, 2)
-    values, gradients = [], []
-    for objective in (autoencoder.elbo, autoencoder.path_elbo):
-        value = objective(model, x, noise).mean()
-        values.append(value.item())
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))]))
-    assert values[1] == pytest.approx(values[0], abs=0.02)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.05, atol=0.01)
 
 
 def test_evaluation_multiplies_to_the_same_numbers_as_training():
@@ -240,3 +227,89 @@ def test_the_faster_library_is_taken_where_it_is_clearly_faster(tmp_path, monkey
     monkeypatch.setattr(autoencoder, "choices_path", lambda: tmp_path / "choices.json" / "below a file")
     assert autoencoder.prefers_onednn.__wrapped__(6, 3, 2, 1) == preferred
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def planar_posterior(count: int = 3, size: int = 2) -> autoencoder.Posterior:
+    """A posterior in float64 with layers that bend."""
+    generator = torch.Generator().manual_seed(5)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    layers = [(draw(1, size), draw(1, size), draw(1, 1)) for _ in range(count)]
+    layers = [(autoencoder.invertible_u(u, w), w, b) for u, w, b in layers]
+    return autoencoder.Posterior(draw(1, size), 0.3 * draw(1, size), layers)
+
+
+def test_path_gradient_of_a_planar_posterior_is_the_density_s_slope_along_the_draw():
+    """By central differences: the density, through the inverse of its layers, stays; the draw moves."""
+    fixed, noise = planar_posterior(), torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(6)).double()
+    flat = [fixed.mean, fixed.logvar, *(p for layer in fixed.layers for p in layer)]
+    leaves = [p.clone().requires_grad_() for p in flat]
+
+    def build(values: list[torch.Tensor]) -> autoencoder.Posterior:
+        layers = list(zip(values[2::3], values[3::3], values[4::3], strict=True))
+        return autoencoder.Posterior(values[0], values[1], layers)
+
+    z, log_q = build(leaves).path_sample(noise)
+    expected_z, expected_log_q = fixed.sample(noise)
+    torch.testing.assert_close(z, expected_z)
+    torch.testing.assert_close(log_q, expected_log_q)
+    gradients = torch.autograd.grad(log_q.sum(), leaves)
+    step = 1e-6
+    for place, (parameter, gradient) in enumerate(zip(flat, gradients, strict=True)):
+        for index in np.ndindex(*parameter.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = [p.clone() for p in flat]
+                moved[place][index] += sign * step
+                moved_z, _ = build(moved).sample(noise)
+                ends.append(inference_gap.log_density(fixed, moved_z[0]).sum())
+            assert gradient[index].item() == pytest.approx(
+                ((ends[0] - ends[1]) / (2 * step)).item(), rel=1e-4, abs=1e-6
+            )
+
+
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_bounds_of_one_draw_have_the_mean_and_the_mean_gradient_of_the_elbo(num_layers):
+    torch.manual_seed(0)
+    model = autoencoder.VAE(latent_size=2, image_size=6, width=5, num_layers=num_layers)
+    x, noise = torch.randint(0, 2, (1, 6)).expand(200_000, 6), torch.randn(200_000, 2)
+    values, gradients = [], []
+    for objective in (autoencoder.elbo, autoencoder.sampled_elbo, autoencoder.path_elbo):
+        value = objective(model, x, noise).mean()
+        values.append(value.item())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))]))
+    assert values[1:] == pytest.approx([values[0]] * 2, abs=0.02)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=0.05, atol=0.012)
+
+
+def test_the_weight_counts_the_divergence_alone():
+    torch.manual_seed(0)
+    x, noise = torch.randint(0, 2, (5, 6)), torch.randn(5, 2)
+    for num_layers in (0, 2):
+        model = autoencoder.VAE(latent_size=2, image_size=6, width=5, num_layers=num_layers)
+        z, _ = model.posterior(x.float()).sample(noise.unsqueeze(1))
+        likelihood = autoencoder.log_likelihood_logits(model.decode(z), x.float().unsqueeze(1)).squeeze(1)
+        for objective in (autoencoder.elbo, autoencoder.sampled_elbo, autoencoder.path_elbo):
+            none, half, whole = (objective(model, x, noise, weight=weight) for weight in (0.0, 0.5, 1.0))
+            torch.testing.assert_close(none, likelihood)
+            torch.testing.assert_close(half, (none + whole) / 2)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=2), st.lists(st.floats(0.1, 5), min_size=2, max_size=2))
+def test_u_by_the_same_formula_everywhere_is_invertible_and_agrees_where_both_change_it(u, w):
+    u, w = torch.tensor([u], dtype=torch.float64), torch.tensor([w], dtype=torch.float64)
+    changed = autoencoder.always_invertible_u(u, w)
+    wu = (w * changed).sum().item()
+    assert wu == pytest.approx(math.log1p(math.exp((w * u).sum().item())) - 1, rel=1e-9, abs=1e-9)
+    if (w * u).sum() < -1:
+        torch.testing.assert_close(changed, autoencoder.invertible_u(u, w))
+
+
+def test_a_flow_that_begins_as_the_identity():
+    torch.manual_seed(0)
+    model = autoencoder.VAE(latent_size=3, image_size=6, width=5, num_layers=4, flow_scale=0.0)
+    q, noise = model.posterior(torch.rand(5, 6)), torch.randn(5, 1, 3)
+    torch.testing.assert_close(q.sample(noise)[0], q._replace(layers=[]).sample(noise)[0])
