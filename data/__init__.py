@@ -1,7 +1,6 @@
 """The data sets: loaders that hand out whole tensors, and the small arrays that ship with the project."""
 
 import os
-import warnings
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
 from data.files import DataUnavailableError
 from data.mnist import Splits, binarized_mnist, binary_file
 from data.stand_in import digit_images, digits
+from lab.command_line import notice
 
 __all__ = [
     "CLASSES",
@@ -60,7 +60,7 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
     except DataUnavailableError as error:
         if name != "auto":
             raise
-        warnings.warn(f"{error} Going on with the stand-in, scikit-learn's digits.", stacklevel=2)
+        notice(f"{error} Going on with the stand-in, scikit-learn's digits.")
         return "digits", digits(seed)
 
 
@@ -68,8 +68,8 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
     """Load colour images to train a GAN on, by the name of their data set.
 
     Args:
-        name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a warning the
-            digits where it cannot be had.
+        name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a line on the
+            screen the digits where it cannot be had.
         root: Folder for data sets that are downloaded and for what is made of folders of images.
 
     Returns:
@@ -87,7 +87,7 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
         except DataUnavailableError as error:
             if name == "cifar10":
                 raise
-            warnings.warn(f"{error} Going on with the stand-in, scikit-learn's digits.", stacklevel=2)
+            notice(f"{error} Going on with the stand-in, scikit-learn's digits.")
             name = "digits"
     if name != "digits" and not Path(name).is_dir():
         raise ValueError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")

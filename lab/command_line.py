@@ -16,6 +16,7 @@ import simple_parsing
 from simple_parsing import ArgumentParser, DashVariant
 from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.dataclass_wrapper import DataclassWrapper
+from tqdm.auto import tqdm
 
 Options = TypeVar("Options")
 
@@ -175,6 +176,11 @@ def one_line_errors() -> Iterator[None]:
     finally:
         if on_main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def notice(text: str) -> None:
+    """Say something to the person at the screen, in a line of its own among the progress bars."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def check_seeds(*seeds: int) -> None:

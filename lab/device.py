@@ -1,5 +1,6 @@
 """The machine: which device, what it computes natively, and torch.compile where it can."""
 
+import logging
 import os
 import re
 import shutil
@@ -61,6 +62,7 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
     try:
         from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
 
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA on machines without
         current, repaired = torch.compile(function, dynamic=False, options=options or None), False
     except OSError as error:  # torch makes its cache's folder when it is imported
         return _uncompiled(function, error)

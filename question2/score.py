@@ -9,7 +9,6 @@ time-scale update rule converge to a local Nash equilibrium.
 """
 
 import hashlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import gan
 from data import DataUnavailableError
 from gan import EvalStep
 from lab.checkpoint import DamagedError
+from lab.command_line import notice
 from question2 import classifier
 
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
@@ -93,8 +93,8 @@ def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.devic
 
 
 def network(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Network:
-    """The network of a name: ``inception``, ``classifier``, or ``auto``: the first where it can be had, with a warning
-    the second where not.
+    """The network of a name: ``inception``, ``classifier``, or ``auto``: the first where it can be had, the second
+    where not, with a line on the screen.
     """
     if name == "classifier":
         return own_classifier(device=device)
@@ -103,7 +103,7 @@ def network(name: str, weights: str | Path | None = None, device: torch.device |
     except DataUnavailableError as error:
         if name != "auto" or weights:
             raise
-        warnings.warn(f"{error} Going on with the classifier of this project.", stacklevel=2)
+        notice(f"{error} Going on with the classifier of this project.")
         return own_classifier(device=device)
 
 

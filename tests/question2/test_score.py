@@ -86,14 +86,15 @@ def test_inceptions_features_are_torch_fidelitys_and_other_weights_are_refused(r
     torch.testing.assert_close(features, theirs(images)[0])
 
 
-def test_weights_that_cannot_be_had_give_the_classifier_only_where_that_is_allowed(monkeypatch):
+def test_weights_that_cannot_be_had_give_the_classifier_only_where_that_is_allowed(monkeypatch, capsys):
     def offline(*args, **kwargs):
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "/tmp/nonexistent-hub")
-    with pytest.warns(UserWarning, match="classifier"):
-        assert score.network("auto").names == ("IS-C", "FID-C")
+    assert score.network("auto").names == ("IS-C", "FID-C")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith("Going on with the classifier of this project.\n")
     with pytest.raises(data.DataUnavailableError, match="--inception_weights"):
         score.network("inception")
 
