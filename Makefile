@@ -1,4 +1,4 @@
-# make report | test | test-quick | faults | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
+# make report | html | test | test-quick | faults | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=quick       minutes instead of hours, no network
 
@@ -7,7 +7,7 @@ PROFILE ?= full
 export DATA ?= datasets
 BIN := .venv/bin
 
-.PHONY: help report test test-quick test-slurm faults lint benchmark reference clean
+.PHONY: help report html test test-quick test-slurm faults lint benchmark reference clean
 
 help:
 	@sed -n 's/^# //p; s/^#   /  /p' Makefile
@@ -15,6 +15,10 @@ help:
 report: .venv/installed
 	$(BIN)/python -m experiments --profile $(PROFILE) --data "$(DATA)"
 	$(BIN)/python -m report --runs runs/$(PROFILE)
+
+# The report as one page for a screen.
+html: .venv/installed
+	$(BIN)/python -m report --runs runs/$(PROFILE) --out report.html
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal

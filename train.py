@@ -198,17 +198,26 @@ def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:
     ]
 
 
-def draw_pictures(group: Group, flows: Sequence[Flow], out: Path) -> None:
-    """One picture per target, of the flow of the first seed."""
-    for (name, seed), flow in zip(group.names, flows, strict=True):
-        if seed != group.seeds[0]:
-            continue
-        target = group.targets[name]
+def median_of(records: Sequence[dict[str, Any]]) -> int:
+    """The place of the median record among those of several seeds; of an even number, the better of the middle two."""
+    key = next((key for key in ("nll", "kl", "loss") if key in records[0]), None)
+    if key is None:
+        return 0
+    order = sorted(range(len(records)), key=lambda i: records[i][key]["mean"] if key in records[i] else math.inf)
+    return order[(len(records) - 1) // 2]
+
+
+def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[str, Any]], out: Path) -> None:
+    """One picture per target, of the flow of the median seed."""
+    count = len(group.seeds)
+    for start, (name, target) in zip(range(0, len(flows), count), group.targets.items(), strict=True):
+        place = start + median_of(records[start : start + count])
+        flow, seed = flows[place], records[place]["seed"]
         if group.source == "samples":
             path = out / f"learned_density_data_{name}_l{group.num_layers}.png"
-            plots.learned_density(path, flow, target, group.points[name])
+            plots.learned_density(path, flow, target, group.points[name], seed)
         else:
-            plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, target)
+            plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, target, seed)
 
 
 def run_group(group: Group, position: int = 0, progress: bool = True) -> list[dict[str, Any]]:
@@ -218,8 +227,8 @@ def run_group(group: Group, position: int = 0, progress: bool = True) -> list[di
     torch.set_num_threads(1)
     try:
         flows, training = train_group(group, position, progress)
-        draw_pictures(group, flows, group.out.parent)
         records = evaluate(group, flows)
+        draw_pictures(group, flows, records, group.out.parent)
         for i, record in enumerate(records):
             record["curve"] = [[point["step"], point["losses"][i]] for point in training["curve"]]
             record["seconds"] = training["seconds"]

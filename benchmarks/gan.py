@@ -37,7 +37,7 @@ KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1
 class Options:
     """What to measure."""
 
-    width: int = 0  # of both networks; 0 takes the configurations' on CUDA and 16 on a CPU
+    width: int = 0  # of both networks; 0 takes the configurations' on CUDA and 32 on a CPU
     rounds: int = 5  # turns of the two
     updates: int = 0  # updates in each turn; 0 takes 100 on CUDA and 4 on a CPU
     eval_samples: int = 0  # images of a timed evaluation; 0 takes 10000 on CUDA and 500 on a CPU
@@ -145,7 +145,7 @@ def measure(options: Options) -> dict[str, Any]:
     kinds: dict[str, dict[str, Any]] = {}
     for kind, name in KINDS.items():
         hp = CONFIGURATIONS[name]
-        width = options.width or (hp.generator_dimh if gpu else 16)
+        width = options.width or (hp.generator_dimh if gpu else 32)
         hp = dataclasses.replace(hp, generator_dimh=width, critic_dimh=width)
         runs: dict[str, Callable[[], None]] = {}
         memory = {}

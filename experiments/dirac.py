@@ -14,7 +14,6 @@ from question2.configurations import Management
 
 SEED = 31415
 LONG_GAME = {"full": 1_000_000, "quick": 20_000}  # updates
-SHOWN = ["dirac-jsd-3", "dirac-jsd-10", "dirac-w1-6"]
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -28,8 +27,7 @@ def run(options: Options) -> dict[str, Any]:
     shutil.copy(out / f"dirac-{seed}.png", options.figures / "dirac_overview.png")
     rows = []
     for one in outcome.runs:
-        if one.name in SHOWN:
-            shutil.copy(one.folder / "trajectory.png", options.figures / f"dirac_{one.name}.png")
+        shutil.copy(one.folder / "trajectory.png", options.figures / f"dirac_{one.name}.png")
         setting = {
             "loss": one.hp.loss_type,
             "penalty": one.hp.critic_reg_type,

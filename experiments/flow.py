@@ -1,7 +1,6 @@
 """Questions 3.2, 3.7 and 3.9: planar layers, and planar flows from samples and from densities."""
 
 import itertools
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ import torch
 import train
 from data.densities import TARGETS
 from experiments.options import Options
+from lab import checkpoint
 from lab.command_line import determining
 from lab.estimates import spread
-from question3 import plots
+from question3 import directions, plots
+from question3.stacked_flows import unstack
 from solution import Flow
 
 DEPTHS = [2, 8, 32]
@@ -22,11 +23,13 @@ TUNED_LR = 1e-2  # peak of the one-cycle schedule
 TRANSFORMATIONS: list[tuple[str, Any, Any, Any]] = [
     (title, torch.tensor(u), torch.tensor(w), torch.tensor(b))
     for title, u, w, b in [
-        ("expansion: w·u = 4", [2.0, 0.0], [2.0, 0.0], 0.0),
-        ("contraction: w·u = -0.7", [-0.7, 0.0], [1.0, 0.0], 0.0),
-        ("steeper: ‖w‖ = 6", [2.0, 0.0], [6.0, 0.0], 0.0),
-        ("shifted: b = 3", [2.0, 0.0], [2.0, 0.0], 3.0),
-        ("shear: u ⊥ w", [0.0, 2.0], [1.5, 0.0], 0.0),
+        ("expansion", [2.0, 0.0], [2.0, 0.0], 0.0),
+        ("contraction", [-0.7, 0.0], [1.0, 0.0], 0.0),
+        ("steeper", [2.0, 0.0], [6.0, 0.0], 0.0),
+        ("shifted", [2.0, 0.0], [2.0, 0.0], 3.0),
+        ("shear", [0.0, 2.0], [1.5, 0.0], 0.0),
+        ("oblique", [1.5, 0.5], [1.0, 2.0], -1.0),
+        ("fold", [-2.0, 0.0], [2.0, 0.0], 0.0),
     ]
 ]
 
@@ -43,8 +46,10 @@ def run(options: Options) -> dict[str, Any]:
     )
     result = train.run(asked)
     tuned = tuned_flows(options, asked)
-    for picture in out.glob("*.png"):
-        shutil.copy(picture, options.figures / f"flow_{picture.name}")
+    flows = median_flows(out, result["runs"])
+    for source, name in itertools.product(asked.source, asked.data):
+        of_depths = [flows[source, name, k] for k in asked.num_layers]
+        plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, of_depths)
     plots.transformations(options.figures / "flow_transformations.png", TRANSFORMATIONS)
     settings = [
         summarise(source, name, k, result["runs"])
@@ -61,9 +66,43 @@ def run(options: Options) -> dict[str, Any]:
         "limits": limits,
         "settings": settings,
         "tuned": tuned,
+        "directions": both_directions(options),
         "seconds": result["wall_seconds"],
         "runs": [{key: value for key, value in r.items() if key != "curve"} for r in result["runs"]],
     }
+
+
+def median_flows(out: Path, runs: list[dict[str, Any]]) -> dict[tuple[str, str, int], tuple[int, Flow]]:
+    """For each source, target and depth, the seed that is the median of all, and its flow."""
+    found = {}
+    settings = dict.fromkeys((record["source"], record["data"], record["num_layers"]) for record in runs)
+    for source, name, k in settings:
+        of_group = [record for record in runs if (record["source"], record["num_layers"]) == (source, k)]
+        places = [i for i, record in enumerate(of_group) if record["data"] == name]
+        place = places[train.median_of([of_group[i] for i in places])]
+        state = checkpoint.load(out / f"from_{source}_l{k}" / "checkpoint.pt")
+        assert state is not None
+        found[source, name, k] = of_group[place]["seed"], unstack(tuple(state["parameters"]))[place]
+    return found
+
+
+def both_directions(options: Options, name: str = "arcs", num_layers: int = 2) -> dict[str, Any]:
+    """Flows of few layers by either divergence, of several starts each the best by its own, and both measures of both.
+
+    Few layers cannot have everything, so one sees what each divergence gives up.
+    """
+    starts, steps, cells = (2, 50, 40) if options.quick else (8, 1500, 100)
+    grid, target = directions.square(cells=cells), TARGETS[name]
+    best, measures = {}, {}
+    for direction in ("forward", "reverse"):
+        flows = [
+            directions.fit(target, direction, num_layers, seed, grid, steps, progress=True) for seed in range(starts)
+        ]
+        measured = [directions.measure(target, flow, grid) for flow in flows]
+        chosen = min(range(starts), key=lambda i: measured[i][direction])
+        best[direction], measures[direction] = flows[chosen], measured[chosen]
+    plots.directions(options.figures / "flow_directions.png", target, best)
+    return {"data": name, "num_layers": num_layers, "starts": starts, "measures": measures}
 
 
 def tuned_flows(options: Options, asked: train.Hyperparameters) -> dict[str, Any]:

@@ -176,7 +176,9 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
     means = [np.mean([v for step, v in metrics if before < step <= after]) for before, after in pairwise(steps)]
     of_trained = [line[f"{fid_name}_trained"] for line in scored]
     rank = spearmanr(means, of_trained) if len(scored) > 2 else (math.nan, math.nan)
-    timed = [line for line in result["metrics"] if "seconds" in line]
+    # The median, because a run may have waited on other work.
+    timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in result["metrics"] if "seconds" in line)]
+    pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
     return {
         "metric": metrics,
         "curve": [(line["step"], line[fid_name], line[is_name]) for line in scored],
@@ -186,7 +188,7 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
         "final_without_average": {name: result["final"].get(f"{name}_trained") for name in names},
         "rank_correlation": None if math.isnan(rank[0]) else float(rank[0]),
         "p_value": None if math.isnan(rank[1]) else float(rank[1]),
-        "milliseconds": 1e3 * timed[-1]["seconds"] / timed[-1]["step"],
+        "milliseconds": 1e3 * pace,
     }
 
 
@@ -213,7 +215,7 @@ def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
         right.spines["right"].set_visible(True)
         right.set_ylim(bottom=0)
         right.grid(False)
-        right.legend(fontsize=7, loc="upper right")
+        right.legend(fontsize=7.5, loc="upper right")
 
 
 def draw_distances(path: Path, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
@@ -235,12 +237,13 @@ def draw_distances(path: Path, rows: Sequence[dict[str, Any]], anchors: Sequence
 
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The critic's mean value at held-out real images and at generated ones, over training."""
-    with figures.figure(path, columns=len(rows), size=(1.75, 1.9)) as columns:
+    with figures.figure(path, columns=len(rows), size=(6.4 / len(rows), 1.8)) as columns:
         for axes, row in zip(columns, rows, strict=True):
             steps, real, fake = zip(*row["runs"][0]["critic"], strict=True)
             axes.plot(steps, real, color=figures.COLOURS[2], label="real")
             axes.plot(steps, fake, "--", color=figures.COLOURS[3], label="generated")
             axes.set_title(row["name"], fontsize=8)
+            axes.set_xticks([0, steps[-1]])
             axes.tick_params(labelsize=7)
         columns[0].set_ylabel("critic's mean")
         columns[len(rows) // 2].set_xlabel("generator updates")

@@ -186,11 +186,12 @@ def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> N
         "missing classes": "of 10",
         "memorised subset": "copies of each",
     }
-    with figures.figure(path, columns=len(rows), size=(1.75, 1.8)) as columns:
+    with figures.figure(path, columns=len(rows), size=(6.4 / len(rows), 1.7)) as columns:
         for axes, row in zip(columns, rows, strict=True):
-            places = range(len(row["strengths"]))
-            axes.plot(places, row["distances"], marker="o", markersize=3)
-            axes.set_xticks(places, [f"{strength:g}" for strength in row["strengths"]])
+            axes.plot(row["strengths"], row["distances"], marker="o", markersize=3)
             axes.set(title=row["kind"], xlabel=units[row["kind"]])
+            if row["kind"] == "memorised subset":
+                axes.set_xscale("log")
             axes.set_ylim(bottom=0)
+            axes.title.set_fontsize(9)
         columns[0].set_ylabel(name)

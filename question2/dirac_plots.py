@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 from matplotlib import animation
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from lab import figures
 from lab.checkpoint import atomic_write
 from question2 import dirac_theory
 
-STEPS_SHOWN = 1500  # updates in the pictures over time, enough for some turns of the slowest game
+FILM_UPDATES = 1500  # updates of a film, enough for some turns of the slowest game
 
 
 def bounded(game: Game, trajectory: Trajectory, of: int, limit: float = 20.0) -> Trajectory:
@@ -59,33 +60,34 @@ def final_plot(path: str | Path, title: str, game: Game, trajectory: Trajectory,
     """One game: over the vector field, over time, and in space with the set of equilibria."""
     trajectory = bounded(game, trajectory, of)
     with mpl.rc_context(figures.STYLE):
-        drawing = plt.figure(figsize=(10, 3.0), layout="constrained")
+        drawing = plt.figure(figsize=(6.4, 1.95), layout="constrained")
         try:
-            drawing.suptitle(title, fontsize=9)
-            plane = drawing.add_subplot(1, 3, 1)
+            drawing.suptitle(title, fontsize=8)
+            parts = drawing.add_gridspec(1, 3, width_ratios=(1, 1.45, 1.1))
+            plane, over = drawing.add_subplot(parts[0]), drawing.add_subplot(parts[1])
+            space = drawing.add_subplot(parts[2], projection="3d")
             side = reach(game, trajectory, of)
             draw_field(plane, game, side)
             draw_trajectory(plane, game, trajectory, of)
             plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
-            over_time(drawing.add_subplot(1, 3, 2), game, trajectory, of)
-            in_space(drawing.add_subplot(1, 3, 3, projection="3d"), game, trajectory, of)
+            over_time(over, game, trajectory, of)
+            in_space(space, game, trajectory, of)
             with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=95)
+                drawing.savefig(temporary, dpi=150)
         finally:
             plt.close(drawing)
 
 
 def over_time(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
-    """θ, its average, and the critic's parameters over the first updates."""
-    shown = slice(0, STEPS_SHOWN)
+    """θ, its average, and the critic's parameters over all updates."""
     lines = {"$\\theta$": trajectory.theta, "$\\psi_0$": trajectory.psi[:, 0], "$\\psi_1$": trajectory.psi[:, 1]}
     if trajectory.averaged is not None:
         lines["average of $\\theta$"] = trajectory.averaged
-    for (label, values), colour in zip(lines.items(), (figures.COLOURS[i] for i in (0, 2, 4, 1)), strict=False):
-        axes.plot(values[shown, of], label=label, color=colour, linewidth=0.9)
+    for (label, values), colour in zip(lines.items(), (figures.COLOURS[i] for i in (0, 2, 3, 1)), strict=False):
+        axes.plot(values[:, of], label=label, color=colour, linewidth=0.6)
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set(xlabel="update", ylabel="value")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=4, columnspacing=1, handlelength=1)
+    axes.set_xlabel("update")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=4, columnspacing=1, handlelength=1)
 
 
 def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
@@ -96,13 +98,16 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
     if game.reg_type != "GP":
         if game.loss_type == "W1":
             low, high = min(psi[:, 1].min(), -0.5), max(psi[:, 1].max(), 0.5)
-            axes.plot([0, 0], [low, high], [game.target] * 2, color=figures.COLOURS[1], linewidth=1.5)
+            axes.plot([0, 0], [low, high], [game.target] * 2, color="black", linewidth=1.2)
         else:
-            axes.plot([0], [0], [game.target], "P", color=figures.COLOURS[1], markersize=5)
+            axes.plot([0], [0], [game.target], "+", color="black", markersize=7)
     axes.set_xlabel("$\\psi_0$", labelpad=-8)
     axes.set_ylabel("$\\psi_1$", labelpad=-8)
     axes.set_zlabel("$\\theta$", labelpad=-8)
-    axes.tick_params(labelsize=6, pad=-3)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(mpl.ticker.MaxNLocator(2))
+    axes.tick_params(labelsize=7, pad=-4)
+    axes.set_box_aspect(None, zoom=0.98)
 
 
 def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of: int = 0, columns: int = 5) -> None:
@@ -114,7 +119,7 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
         drawing, axes = plt.subplots(
             rows,
             columns,
-            figsize=(2 * columns, 2.1 * rows),
+            figsize=(1.28 * columns, 1.55 * rows),
             layout="constrained",
             squeeze=False,
             sharex=True,
@@ -127,12 +132,13 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
                 draw_field(place, game, side)
                 draw_trajectory(place, game, trajectory, of)
                 penalty = f"{game.reg_type} {game.reg_cf:g}" if game.reg_type else "no penalty"
-                average = ", averaged" if game.alpha_ema is not None else ""
+                average = ", EMA" if game.alpha_ema is not None else ""
                 place.set_title(f"{name}\n{game.loss_type}, {penalty}{average}", fontsize=7)
+                place.tick_params(labelsize=7)
             drawing.supxlabel("critic's slope $\\psi_0$", fontsize=9)
             drawing.supylabel("generated point $\\theta$", fontsize=9)
             with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=120)
+                drawing.savefig(temporary, dpi=200)
         finally:
             plt.close(drawing)
 
@@ -155,7 +161,7 @@ def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: in
     trajectory = bounded(game, trajectory, of)
     suffix = ".mp4" if shutil.which("ffmpeg") else ".gif"
     path = folder / f"trajectory{suffix}"
-    ends = np.unique(np.linspace(2, min(STEPS_SHOWN, len(trajectory.theta)), frames).astype(int))
+    ends = np.unique(np.linspace(2, min(FILM_UPDATES, len(trajectory.theta)), frames).astype(int))
     with mpl.rc_context(figures.STYLE):
         drawing, axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
         try:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data.densities import Target
 from lab import figures
-from solution import Flow, get_logdet, inverse, loss1, planar_transformation
+from question3.scores import log_density
+from solution import Flow, planar_transformation
 
 SIDE = 5.0  # the axes reach from -5 to 5
 
@@ -51,51 +52,139 @@ def histogram(points: Tensor, cells: int = 101) -> np.ndarray:
     return counts / (len(points) * (edges[1] - edges[0]) ** 2)
 
 
+def of_target(target: Target) -> Tensor:
+    """The target's density on the square's grid, normalised there or on the strip where it is known."""
+    inside = (grid()[..., 0].abs() <= (target.half_width or SIDE)).float()
+    return normalised(torch.exp(-target.energy(grid())) * inside)
+
+
+def draws(flow: Flow, source: str, count: int = 100_000) -> Tensor:
+    """Points ``(count, 2)`` that a flow makes of noise."""
+    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
+    return flow.inverse(noise) if source == "samples" else flow(noise)[0]
+
+
+def of_flow(flow: Flow, source: str) -> np.ndarray:
+    """The flow's density on the square's grid."""
+    return torch.exp(log_density(flow, source, grid().flatten(0, 1))).view(grid().shape[:2]).numpy()
+
+
 @torch.no_grad()
-def learned_density(path: str | Path, flow: Flow, target: Target, data: Tensor) -> None:
+def learned_density(path: str | Path, flow: Flow, target: Target, data: Tensor, seed: int | None = None) -> None:
     """A flow learnt from samples: the data, the density it gives, and what its inverse generates from noise."""
-    density = torch.exp(-loss1(*flow(grid().flatten(0, 1)))).view(grid().shape[:2])
-    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     top = None
     first = histogram(data)
     if target.sampler is not None:  # else the data's density is not known
-        inside = (grid()[..., 0].abs() <= (target.half_width or SIDE)).float()
-        first = normalised(torch.exp(-target.energy(grid())) * inside).numpy()
+        first = of_target(target).numpy()
         top = float(first.max())
+    of_seed = "" if seed is None else f", seed {seed}"
     with figures.figure(path, columns=3, size=(2.2, 2.3)) as axes:
         show(axes[0], first, "data", top)
-        show(axes[1], density.numpy(), f"learnt density, k = {len(flow.layers)}", top)
-        show(axes[2], histogram(flow.inverse(noise)), "generated", top)
+        show(axes[1], of_flow(flow, "samples"), f"learnt density, k = {len(flow.layers)}{of_seed}", top)
+        show(axes[2], histogram(draws(flow, "samples")), "generated", top)
 
 
 @torch.no_grad()
-def samples(path: str | Path, flow: Flow, target: Target) -> None:
-    """A flow learnt from a density: the target, and samples of the flow."""
-    density = normalised(torch.exp(-target.energy(grid()))).numpy()
-    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
+def samples(path: str | Path, flow: Flow, target: Target, seed: int | None = None) -> None:
+    """A flow learnt from a density: the target, and samples of the flow, on a scale that holds both."""
+    density, found = normalised(torch.exp(-target.energy(grid()))).numpy(), histogram(draws(flow, "density"))
+    top = float(max(density.max(), found.max()))
+    of_seed = "" if seed is None else f", seed {seed}"
     with figures.figure(path, columns=2, size=(2.2, 2.3)) as axes:
-        show(axes[0], density, "target", float(density.max()))
-        show(axes[1], histogram(flow(noise)[0]), f"samples, k = {len(flow.layers)}", float(density.max()))
+        show(axes[0], density, "target", top)
+        show(axes[1], found, f"samples, k = {len(flow.layers)}{of_seed}", top)
+
+
+@torch.no_grad()
+def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tuple[int, Flow]]) -> None:
+    """The target once, and beside it the flows of each depth: density above, draws below, all on one scale.
+
+    Args:
+        path: The picture.
+        target: What the flows learnt.
+        source: From what: samples or density.
+        flows: Seed and flow, from shallow to deep.
+    """
+    densities = [of_target(target).numpy(), *(of_flow(flow, source) for _, flow in flows)]
+    drawn = [histogram(draws(flow, source)) for _, flow in flows]
+    top = float(max(values.max() for values in [*densities, *drawn]))
+    titles = ["target", *(f"k = {len(flow.layers)}, seed {seed}" for seed, flow in flows)]
+    columns = len(densities)
+    with figures.figure(path, columns=columns, rows=2, size=(6.4 / columns, 1.65)) as panels:
+        for axes, values, title in zip(panels, densities, titles, strict=False):
+            show(axes, values, title, top)
+        if source == "samples":
+            show(panels[columns], histogram(target.data_set()), "data", top)
+        else:
+            panels[columns].set_axis_off()
+        for axes, values in zip(panels[columns + 1 :], drawn, strict=True):
+            show(axes, values, "draws", top)
+        for axes in panels:
+            axes.title.set_fontsize(8)
+            axes.tick_params(labelsize=7)
+
+
+@torch.no_grad()
+def directions(path: str | Path, target: Target, flows: dict[str, Flow]) -> None:
+    """What the two divergences make of few layers: the target, the flow of least forward and of least reverse KL.
+
+    The colours are logarithmic, over three powers of ten, for what matters is where there is next to nothing.
+    """
+    densities = {"target": of_target(target).numpy()}
+    densities |= {f"least {name} KL": of_flow(flow.float(), "samples") for name, flow in flows.items()}
+    top = max(density.max() for density in densities.values())
+    with figures.figure(path, columns=3, size=(1.6, 1.75)) as panels:
+        for axes, (title, density) in zip(panels, densities.items(), strict=True):
+            show(axes, np.log10(np.maximum(density / top, 1e-3)) + 3, title, 3)
+            axes.title.set_fontsize(8)
+            axes.tick_params(labelsize=7)
 
 
 @torch.no_grad()
 def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> None:
-    """What one layer does to a grid of points and to a normal density, for several u, w and b."""
-    lines = torch.linspace(-3, 3, 25)
-    with figures.figure(path, columns=len(cases), size=(2.1, 2.2)) as columns:
-        for axes, (title, u, w, b) in zip(columns, cases, strict=True):
-            source = inverse(grid().flatten(0, 1), u, w, b)
-            log_normal = -0.5 * source.square().sum(-1)
-            density = torch.exp(log_normal - get_logdet(source, u, w, b).squeeze(-1)).view(grid().shape[:2])
-            show(axes, density.numpy(), title)
-            for at in lines:
-                for line in (
-                    torch.stack([lines, at.expand_as(lines)], 1),
-                    torch.stack([at.expand_as(lines), lines], 1),
-                ):
-                    moved = planar_transformation(line, u, w, b)
-                    axes.plot(moved[:, 0], moved[:, 1], color="white", linewidth=0.3)
-            axes.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE))
+    """Draws of a standard normal distribution after one layer, for several u, w and b; first, as they were before.
+
+    Each side of the layer's hyperplane (dashed) has a colour, which its points keep; the thin lines were a square grid.
+    """
+    draws = torch.randn(1500, 2, generator=torch.Generator().manual_seed(0))
+    columns = (len(cases) + 2) // 2
+    with figures.figure(path, columns=columns, rows=2, size=(6.4 / columns, 1.95)) as panels:
+        _, _, w, b = cases[0]
+        draw_layer(panels[0], draws, torch.zeros(2), w, b, f"before\n$w=${vector(w)}, $b=${number(b)}")
+        for axes, (title, u, w, b) in zip(panels[1:], cases, strict=False):
+            numbers = f"$u=${vector(u)}, $w=${vector(w)}, $b=${number(b)}"
+            draw_layer(axes, draws, u, w, b, f"{title}, $w\\cdot u=${number(torch.dot(w, u))}\n{numbers}")
+        for axes in panels[1 + len(cases) :]:
+            axes.set_axis_off()
+
+
+def draw_layer(axes: Axes, draws: Tensor, u: Tensor, w: Tensor, b: Tensor, title: str) -> None:
+    """Points and a grid after a layer, coloured by the side of its hyperplane on which they were."""
+    fine, reach = torch.linspace(-3, 3, 121), 4.5
+    for at in torch.linspace(-3, 3, 13):
+        for line in (torch.stack([fine, at.expand_as(fine)], 1), torch.stack([at.expand_as(fine), fine], 1)):
+            axes.plot(*planar_transformation(line, u, w, b).T, color="0.6", linewidth=0.3, zorder=0)
+    after, side = planar_transformation(draws, u, w, b), draws @ w + b > 0
+    for of_side, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[1])):
+        axes.plot(*after[of_side].T, ".", color=colour, markersize=1.0)
+    along = torch.stack([-w[1], w[0]]) / w.norm()
+    ends = torch.stack([t * along - b * w / w.square().sum() for t in (-2 * reach, 2 * reach)])
+    axes.plot(*ends.T, "--", color="black", linewidth=0.8)
+    axes.set_title(title, fontsize=7)
+    axes.tick_params(labelsize=7)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=(-4, -2, 0, 2, 4), yticks=(-4, -2, 0, 2, 4))
+    axes.set_aspect("equal")
+    axes.grid(visible=False)
+
+
+def vector(values: Tensor) -> str:
+    """A vector in a title."""
+    return f"({', '.join(map(number, values))})"
+
+
+def number(value: Tensor) -> str:
+    """A number in a title, with a true minus sign."""
+    return f"{value.item():g}".replace("-", "\N{MINUS SIGN}")
 
 
 def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any]) -> None:
@@ -120,10 +209,11 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
                         mark: dict[str, Any] = {"color": colour, "ms": 7, "mew": 1.5, "label": f"{name}, tuned"}
                         axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
             if source == "samples":
-                of_data = f"limit of {tuned['points']} points"
-                axes.axhline(tuned["limit_of_the_data"], color="0.5", linewidth=0.8, linestyle=":", label=of_data)
-            axes.set(xscale="log", yscale="log", ylim=(5e-3, 1.5))
+                axes.axhline(tuned["limit_of_the_data"], color="0.5", linewidth=0.8, linestyle=":")
+                of_data = f"limit of {tuned['points']:,} points"
+                axes.text(depths[0], 0.85 * tuned["limit_of_the_data"], of_data, fontsize=8, color="0.4", va="top")
+            axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.5))
             axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
             axes.minorticks_off()
-            axes.legend()
+        columns[1].legend(fontsize=8)

@@ -9,13 +9,29 @@ from torch import Tensor
 
 from data.densities import Target
 from lab.estimates import mean_and_error
-from solution import Flow, loss1, loss2
+from solution import Flow, log_standard_normal, loss1, loss2
 
 
 @torch.no_grad()
 def in_blocks(function: Callable[[Tensor], Tensor], points: Tensor, block: int = 100_000) -> Tensor:
     """A function of points, applied to blocks of them that fit the memory."""
     return torch.cat([function(part) for part in points.split(block)])
+
+
+@torch.no_grad()
+def log_density(flow: Flow, source: str, x: Tensor) -> Tensor:
+    """Log-density of a flow at points ``(N, 2)``: ``(N,)`` in nats.
+
+    Args:
+        flow: From data to noise where it was learnt from ``samples``; from noise to the target, ``density``.
+        source: Which of the two.
+        x: The points.
+    """
+    if source == "samples":
+        return -loss1(*flow(x)).squeeze(1)
+    z0 = flow.inverse(x)
+    _, logdet = flow(z0)
+    return (log_standard_normal(z0) - logdet).squeeze(1)
 
 
 def score_from_samples(flow: Flow, target: Target, count: int = 100_000, seed: int = 12345) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import benchmarks.flow
 import benchmarks.gan
@@ -41,10 +42,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_update", lambda: benchmarks.flow.stacked_flows.update)
     monkeypatch.setitem(dirac.LONG_GAME, "quick", 2000)
     monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
-    draw = dirac_plots.final_plot
-    monkeypatch.setattr(
-        dirac_plots, "final_plot", lambda path, title, *game: title in dirac.SHOWN and draw(path, title, *game)
-    )
+    monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: Image.new("L", (20, 10)).save(path))
     out = tmp_path / "runs"
     command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path)]
     experiments.main(command)

@@ -1,0 +1,101 @@
+r"""Forward against reverse divergence: what each makes of few layers (between questions 3.7 and 3.9).
+
+Learning from samples minimises :math:`\mathrm{KL}(p \| q)`, learning from a density :math:`\mathrm{KL}(q \| p)`. The
+flows of the two questions are different families, one from data to noise and one from noise to data, so comparing them
+compares more than the divergences. Here both are minimised over one family, flows from the plane to noise, whose
+density is explicit at every point: the divergences are sums over a grid.
+
+Source: Murphy (2023), Probabilistic machine learning: advanced topics, section 5.1, https://probml.github.io/book2
+"""
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from data.densities import Target
+from solution import Flow, loss1
+
+Grid = tuple[Tensor, float]  # centres of cells, (G, 2), and their area
+
+
+def square(half_width: float = 6.0, cells: int = 120) -> Grid:
+    """A square of ``cells`` × ``cells`` cells about the origin."""
+    side = 2 * half_width / cells
+    line = torch.arange(cells, dtype=torch.float64) * side + side / 2 - half_width
+    return torch.cartesian_prod(line, line), side**2
+
+
+def divergences(log_p: Tensor, log_q: Tensor, area: float) -> dict[str, Tensor]:
+    r"""Both divergences of densities on a grid, in nats.
+
+    .. math:: \mathrm{KL}(p \| q) = \sum_g \Big[p_g \log \frac{p_g}{q_g} - p_g + q_g\Big] \Delta
+
+    The last two terms are nought for densities whose whole mass is on the grid; where it is not, they keep the sum
+    from falling below nought.
+
+    Args:
+        log_p, log_q: Log-densities at the cells, ``(G,)``.
+        area: A cell's area :math:`\Delta`.
+
+    Returns:
+        ``forward``, KL(p‖q), and ``reverse``, KL(q‖p), scalars.
+    """
+    p, q = log_p.exp(), log_q.exp()
+    of_pairs = {"forward": p * (log_p - log_q) - p + q, "reverse": q * (log_q - log_p) - q + p}
+    return {name: terms.sum() * area for name, terms in of_pairs.items()}
+
+
+def log_target(target: Target, grid: Grid) -> Tensor:
+    """The target's log-density at the cells of a grid that holds it, ``(G,)``."""
+    points, area = grid
+    log_p = -target.energy(points)
+    return log_p - torch.logsumexp(log_p, 0) - torch.log(torch.tensor(area, dtype=log_p.dtype))
+
+
+def fit(
+    target: Target,
+    direction: str,
+    num_layers: int,
+    seed: int,
+    grid: Grid,
+    steps: int = 1500,
+    lr: float = 2e-2,
+    progress: bool = False,
+) -> Flow:
+    """Minimise a divergence over flows from the plane to noise.
+
+    Args:
+        target: p.
+        direction: ``forward``, KL(p‖q), or ``reverse``, KL(q‖p).
+        num_layers: Of the flow.
+        seed: Of its first parameters, of standard deviation 1.
+        grid: Where the divergence is summed.
+        steps: Updates of Adam with a one-cycle step size.
+        lr: Peak of the step size.
+        progress: Show a progress bar.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = Flow(2, num_layers).double()
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.normal_()
+    points, area = grid
+    log_p = log_target(target, grid)
+    optimizer = torch.optim.Adam(flow.parameters(), lr)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), cycle_momentum=False)
+    for _ in tqdm(range(steps), desc=f"{direction} KL, seed {seed}", unit=" updates", disable=not progress):
+        log_q = -loss1(*flow(points)).squeeze(1)
+        optimizer.zero_grad()
+        divergences(log_p, log_q, area)[direction].backward()
+        optimizer.step()
+        scheduler.step()
+    return flow
+
+
+@torch.no_grad()
+def measure(target: Target, flow: Flow, grid: Grid) -> dict[str, float]:
+    """Both divergences of a flow from the plane to noise, in nats."""
+    points, area = grid
+    log_q = -loss1(*flow(points)).squeeze(1)
+    return {name: value.item() for name, value in divergences(log_target(target, grid), log_q, area).items()}
