@@ -193,7 +193,7 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
 
 
 def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
-    """The metric and the distances of both generators over training, each with an axis of its own.
+    """The metric, and the distances of both generators over training: the average's solid, the trained one's dotted.
 
     Seeds after the first are pale. The metric of W1 falls by orders of magnitude, so its axis is logarithmic.
     """
@@ -202,10 +202,9 @@ def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
         for i, run in enumerate(row["runs"]):
             alpha = 0.3 if i else 1.0
             axes.plot(*zip(*run["metric"], strict=True), color=figures.COLOURS[0], linewidth=0.8, alpha=alpha)
-            for curve, line, label in (("curve", "-", "averaged"), ("trained_curve", ":", "trained")):
+            for curve, line in (("curve", "-"), ("trained_curve", ":")):
                 steps, fids, _ = zip(*run[curve], strict=True)
-                shown = None if i else label
-                right.plot(steps, fids, line, color=figures.COLOURS[1], linewidth=1.2, alpha=alpha, label=shown)
+                right.plot(steps, fids, line, color=figures.COLOURS[1], linewidth=1.2, alpha=alpha)
         if row["loss"] == "W1" and min(value for run in row["runs"] for _, value in run["metric"]) > 0:
             axes.set_yscale("log")
         axes.set_xlabel("generator updates")
@@ -215,7 +214,6 @@ def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
         right.spines["right"].set_visible(True)
         right.set_ylim(bottom=0)
         right.grid(False)
-        right.legend(fontsize=7.5, loc="upper right")
 
 
 def draw_distances(path: Path, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
@@ -247,7 +245,7 @@ def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             axes.tick_params(labelsize=7)
         columns[0].set_ylabel("critic's mean")
         columns[len(rows) // 2].set_xlabel("generator updates")
-        columns[0].legend(fontsize=7)
+        columns[-1].legend(fontsize=7)
 
 
 def draw_sheet(path: Path, one: runs.Run, columns: int = 20) -> None:
