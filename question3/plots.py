@@ -1,5 +1,6 @@
 """Pictures of planar flows: target beside model, on the same square and the same scale."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def directions(path: str | Path, target: Target, flows: dict[str, Flow]) -> None
     The colours are logarithmic, over three powers of ten, for what matters is where there is next to nothing.
     """
     densities = {"target": of_target(target).numpy()}
-    densities |= {f"least {name} KL": of_flow(flow.float(), "samples") for name, flow in flows.items()}
+    densities |= {f"least {name} KL": of_flow(copy.deepcopy(flow).float(), "samples") for name, flow in flows.items()}
     top = max(density.max() for density in densities.values())
     with figures.figure(path, columns=3, size=(1.6, 1.75)) as panels:
         for axes, (title, density) in zip(panels, densities.items(), strict=True):
