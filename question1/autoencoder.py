@@ -1,11 +1,5 @@
 """A variational autoencoder of binary images: network, posterior, bounds, log-likelihood (questions 1.6, 1.7, 3.10)."""
 
-import contextlib
-import functools
-import math
-import platform
-import time
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,11 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lab.checkpoint import read_json, write_json
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
+from question1.layers import ELU, Linear, log_partition
 from solution import chain, invertible_u, log_standard_normal
-
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
 
 class VAE(nn.Module):
@@ -79,7 +71,7 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits of p(x|z), ``(B, 784)``. They are 5 below the last layer's output: most pixels are black."""
-        return self.decoder(z) - 5
+        return self.decoder(z).sub_(5)
 
 
 class Posterior(NamedTuple):
@@ -166,69 +158,11 @@ def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
 def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
     return nn.Sequential(
         Linear(size_in, width),
-        nn.ELU(inplace=True),
+        ELU(inplace=True),
         Linear(width, width),
-        nn.ELU(inplace=True),
+        ELU(inplace=True),
         Linear(width, size_out),
     )
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` that multiplies in oneDNN where no gradient is asked for and that is faster here.
-
-    For float32 on the CPU torch takes MKL, which uses AVX-512 on Intel's processors alone. oneDNN uses it wherever it
-    is, at the price of converting the tensors: for the large batches of an evaluation that halves the time on one
-    processor and doubles it on another. Which it is, is measured once for each shape (:func:`prefers_onednn`). The two
-    add in another order, so the choice can move the last digit.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        plain = torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu" or not HAS_ONEDNN
-        rows = x.shape[:-1].numel()
-        if plain or not prefers_onednn(rows, self.in_features, self.out_features, torch.get_num_threads()):
-            return super().forward(x)
-        return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
-
-
-@functools.cache
-def prefers_onednn(rows: int, size_in: int, size_out: int, threads: int) -> bool:
-    """Whether this processor multiplies ``(rows, size_in)`` by ``(size_in, size_out)`` clearly faster in oneDNN.
-
-    Both are run some times, some tens of milliseconds together, and their best times compared; by a quarter it must be
-    faster. The decision is kept in torch's cache folder: however busy the machine is later, another process decides
-    the same, and a resumed run gets the same digits.
-    """
-    path = choices_path()
-    case = f"{platform.node()}, torch {torch.__version__}, {threads} threads: {rows} x {size_in} x {size_out}"
-    kept = read_json(path) or {}
-    if isinstance(kept.get(case), bool):
-        return kept[case]
-    choice = _measure_onednn(rows, size_in, size_out)
-    with contextlib.suppress(OSError):  # where nothing can be written, each process measures for itself
-        write_json(path, {**(read_json(path) or {}), case: choice})
-    return choice
-
-
-def choices_path() -> Path:
-    """The file in which it is kept which library multiplies faster."""
-    return Path(torch.hub.get_dir()).parent / "matrix_products.json"
-
-
-def _measure_onednn(rows: int, size_in: int, size_out: int) -> bool:
-    x, weight, bias = torch.ones(rows, size_in), torch.ones(size_out, size_in), torch.ones(size_out)
-    ways = {
-        "mkl": lambda: F.linear(x, weight, bias),
-        "onednn": lambda: F.linear(x.to_mkldnn(), weight, bias).to_dense(),
-    }
-    best = dict.fromkeys(ways, math.inf)
-    for way in ways.values():
-        way()  # the first call allocates
-    for _ in range(5):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return 1.25 * best["onednn"] < best["mkl"]
 
 
 def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
@@ -243,8 +177,10 @@ def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
     Returns:
         Shape ``(B, *)``, in nats.
     """
-    # The default threshold, 20, above which softplus returns its argument, would cost digits in float64.
-    return torch.linalg.vecdot(x, logits) - F.softplus(logits, threshold=40).sum(-1)
+    if torch.is_grad_enabled():
+        # The default threshold, 20, above which softplus returns its argument, would cost digits in float64.
+        return torch.linalg.vecdot(x, logits) - F.softplus(logits, threshold=40).sum(-1)
+    return torch.linalg.vecdot(x, logits) - log_partition(logits)
 
 
 def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0) -> Tensor:

@@ -1,0 +1,28 @@
+"""Question 1.6: what each part of the tuned recipe brings, alone and together with the others."""
+
+from itertools import combinations
+from typing import Any
+
+from experiments.options import Options
+from experiments.vae import TUNED, train_vaes
+
+PARTS: dict[str, dict[str, Any]] = {
+    "schedule": {name: TUNED[name] for name in ("schedule", "learning_rate")},
+    "path": {"gradient": TUNED["gradient"]},
+    "hidden": {"input_dropout": 0.1},
+}
+SEEDS = 3
+KNOWN = {"": "assignment", "schedule+path": "tuned"}  # what experiments.vae has trained is not trained again
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train with every subset of the parts in several seeds, with the assignment's number of epochs."""
+    rows = []
+    for count in range(len(PARTS) + 1):
+        for parts in combinations(PARTS, count):
+            label = "+".join(parts)
+            changes = {name: value for part in parts for name, value in PARTS[part].items()}
+            setting, _ = train_vaes(options, KNOWN.get(label, label), SEEDS, changes)
+            kept = {key: setting[key] for key in ("options", "valid_elbo", "test_log_px", "train_minutes")}
+            rows.append({"parts": list(parts), **kept})
+    return {"dataset": options.dataset, "rows": rows}
