@@ -1,9 +1,9 @@
 # make report | html | test | test-quick | faults | test-slurm | lint | benchmark, on a machine with Python 3.11 or newer and nothing else.
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
-#   PROFILE=quick       minutes instead of hours, no network
+#   PROFILE=quick       small data, no network, 5 minutes     PROFILE=full        every seed and long run: hours
 
 PYTHON ?= python3
-PROFILE ?= full
+PROFILE ?= assignment
 export DATA ?= datasets
 BIN := .venv/bin
 

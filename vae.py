@@ -52,7 +52,7 @@ class Hyperparameters:
     num_layers: int = option(default=0, alias=["--num_flows"])  # planar layers of the posterior
     # planar layers are kept invertible where it is needed, or by the same formula everywhere
     u_hat: Literal["needed", "everywhere"] = "needed"
-    flow_scale: float = 1.0  # of the planar layers' first weights in the encoder; near 0 they begin as the identity
+    flow_scale: float = 1.0  # of the encoder's outputs for the planar layers; small, they change slowly
     gradient: Literal["total", "path"] = "total"  # of the bound, or along the draw's path only (Roeder et al. 2017)
     # KL divergence of a normal posterior in the bound: exact, or sampled from the same draw, as it is with a flow
     divergence: Literal["exact", "sampled"] = "exact"

@@ -1,4 +1,4 @@
-"""Every experiment of the report, one after the other: python -m experiments --profile full|quick
+"""The experiments of the report, one after the other: python -m experiments --profile assignment|full|quick
 
 Each writes what it measured to ``runs/PROFILE/results/*.json`` and its pictures to ``runs/PROFILE/figures``. An
 experiment that was interrupted goes on where it stopped; one that is done is not run again.
@@ -14,23 +14,84 @@ from typing import Any
 import torch
 
 import data
-from experiments import dirac, flow, flow_posterior, gan, gan_fast, speed, vae
+from experiments import (
+    dirac,
+    dirac_long,
+    flow,
+    flow_directions,
+    flow_posterior,
+    flow_tuned,
+    gan,
+    gan_fast,
+    gan_small,
+    inference_gap,
+    posterior_controls,
+    speed,
+    vae,
+    vae_ablation,
+    vae_tuned,
+)
 from experiments.options import Options
 from lab import checkpoint, command_line
 from lab.device import choose_device
 
 EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "vae": vae.run,
+    "vae_tuned": vae_tuned.run,
+    "vae_ablation": vae_ablation.run,
     "dirac": dirac.run,
+    "dirac_long": dirac_long.run,
     "gan": gan.run,
     "gan_fast": gan_fast.run,
+    "gan_small": gan_small.run,
     "flow": flow.run,
+    "flow_tuned": flow_tuned.run,
+    "flow_directions": flow_directions.run,
     "flow_posterior": flow_posterior.run,
+    "posterior_controls": posterior_controls.run,
+    "inference_gap": inference_gap.run,
     "vae_speed": speed.vae,
     "gan_speed": speed.gan,
     "flow_speed": speed.flow,
 }
 FOR_CUDA = ("gan", "gan_fast")  # without it they take hours, and run only when they are asked for
+# What each profile runs, with the minutes that it takes on two cores: for the announcement, and for the time left.
+PROFILES: dict[str, dict[str, float]] = {
+    "quick": {
+        "vae": 0.3,
+        "vae_tuned": 0.3,
+        "dirac": 0.3,
+        "dirac_long": 0.4,
+        "gan_small": 1.2,
+        "flow": 0.2,
+        "flow_tuned": 0.1,
+        "flow_directions": 0.1,
+        "flow_posterior": 0.5,
+        "vae_speed": 0.2,
+        "gan_speed": 0.2,
+        "flow_speed": 0.1,
+    },
+    "assignment": {"vae": 1.2, "dirac": 1.6, "gan_small": 1.5, "flow": 2.0, "flow_posterior": 3.0},
+    "full": {
+        "vae": 8,
+        "vae_tuned": 40,
+        "vae_ablation": 25,
+        "dirac": 1.6,
+        "dirac_long": 10,
+        "gan": 600,
+        "gan_fast": 20,
+        "gan_small": 1.5,
+        "flow": 5,
+        "flow_tuned": 3,
+        "flow_directions": 1,
+        "flow_posterior": 25,
+        "posterior_controls": 50,
+        "inference_gap": 20,
+        "vae_speed": 2,
+        "gan_speed": 2,
+        "flow_speed": 2,
+    },
+}
 
 
 def environment() -> dict[str, Any]:
@@ -46,7 +107,7 @@ def environment() -> dict[str, Any]:
 def asked(name: str, options: Options) -> dict[str, Any]:
     """What was asked for, as far as an experiment's result depends on it; kept with the result."""
     values = {"profile": options.profile, "seed": options.seed, "device": choose_device(options.device).type}
-    if name in ("vae", "flow_posterior", "vae_speed"):
+    if name.startswith("vae") or name in ("flow_posterior", "posterior_controls", "inference_gap"):
         values["dataset"] = options.dataset
     return values | ({"gan_seeds": options.gan_seeds} if name == "gan" else {})
 
@@ -58,28 +119,52 @@ def main(argv: Sequence[str] | None = None) -> None:
         if unknown := set(options.only) - set(EXPERIMENTS):
             raise ValueError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
         options.dataset, _ = data.load(options.dataset, options.data)
-        on_cuda = choose_device(options.device).type == "cuda"
-        for name in options.only or EXPERIMENTS:
-            if name in FOR_CUDA and not (options.only or options.quick or on_cuda):
-                print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
-                continue
-            path = Path(options.out) / "results" / f"{name}.json"
-            if (checkpoint.read_json(path) or {}).get("asked") == asked(name, options):
-                print(f"{name}: done before, {path} has it")
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)  # where nothing can be written, nothing is run
-            print(f"{name}: running", flush=True)
-            started = time.perf_counter()
-            result = EXPERIMENTS[name](options)
-            minutes = (time.perf_counter() - started) / 60
-            frame = {
-                "profile": options.profile,
-                "asked": asked(name, options),
-                "environment": environment(),
-                "minutes": minutes,
-            }
-            checkpoint.write_json(path, {**frame, **result})
-            print(f"{name}: {minutes:.1f} minutes, written to {path}")
+        names, left = options.only or planned(options), {}
+        for name in names:
+            if (checkpoint.read_json(result_path(name, options)) or {}).get("asked") == asked(name, options):
+                print(f"{name}: done before, {result_path(name, options)} has it")
+            else:
+                left[name] = PROFILES[options.profile].get(name) or PROFILES["full"][name]
+        print(f"{', '.join(left) or 'nothing'} to run: about {sum(left.values()):.0f} minutes on two cores", flush=True)
+        pace = 1.0  # minutes here for one of those above
+        begun, expected = time.perf_counter(), 0.0
+        for place, name in enumerate(left, start=1):
+            remaining = pace * (sum(left.values()) - expected)
+            print(f"[{place} of {len(left)}] {name}; about {remaining:.0f} minutes left in all", flush=True)
+            run_one(name, options)
+            expected += left[name]
+            pace = (time.perf_counter() - begun) / 60 / expected
+
+
+def planned(options: Options) -> list[str]:
+    """The profile's experiments, as far as this machine can do them."""
+    on_cuda = choose_device(options.device).type == "cuda"
+    names = [name for name in EXPERIMENTS if name in PROFILES[options.profile]]
+    for name in set(names) & set(FOR_CUDA) if not on_cuda else ():
+        print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
+    return [name for name in names if on_cuda or name not in FOR_CUDA]
+
+
+def result_path(name: str, options: Options) -> Path:
+    """The file of an experiment's result."""
+    return Path(options.out) / "results" / f"{name}.json"
+
+
+def run_one(name: str, options: Options) -> None:
+    """Run an experiment, and write its result with what it depends on and how long it took."""
+    path = result_path(name, options)
+    path.parent.mkdir(parents=True, exist_ok=True)  # where nothing can be written, nothing is run
+    started = time.perf_counter()
+    result = EXPERIMENTS[name](options)
+    minutes = (time.perf_counter() - started) / 60
+    frame = {
+        "profile": options.profile,
+        "asked": asked(name, options),
+        "environment": environment(),
+        "minutes": minutes,
+    }
+    checkpoint.write_json(path, {**frame, **result})
+    print(f"{name}: {minutes:.1f} minutes, written to {path}", flush=True)
 
 
 if __name__ == "__main__":  # also what keeps a worker process, which imports this file, from starting over

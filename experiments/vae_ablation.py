@@ -4,7 +4,8 @@ from itertools import combinations
 from typing import Any
 
 from experiments.options import Options
-from experiments.vae import TUNED, train_vaes
+from experiments.vae import train_vaes
+from experiments.vae_tuned import TUNED
 
 PARTS: dict[str, dict[str, Any]] = {
     "schedule": {name: TUNED[name] for name in ("schedule", "learning_rate")},
@@ -12,7 +13,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "hidden": {"input_dropout": 0.1},
 }
 SEEDS = 3
-KNOWN = {"": "assignment", "schedule+path": "tuned"}  # what experiments.vae has trained is not trained again
+KNOWN = {"": "assignment", "schedule+path": "tuned"}  # what the other experiments have trained is not trained again
 
 
 def run(options: Options) -> dict[str, Any]:

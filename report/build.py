@@ -20,7 +20,21 @@ from lab.estimates import format_spread
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-SECTIONS = ("vae", "dirac", "gan", "gan_fast", "flow", "flow_posterior", "vae_speed", "gan_speed", "flow_speed")
+SECTIONS = (
+    "vae",
+    "vae_tuned",
+    "dirac",
+    "dirac_long",
+    "gan",
+    "gan_fast",
+    "flow",
+    "flow_tuned",
+    "flow_directions",
+    "flow_posterior",
+    "vae_speed",
+    "gan_speed",
+    "flow_speed",
+)
 SURVIVED = HERE.parent / "tests" / "faults" / "survived.json"
 # The parts of the README that programs write, each between two marks.
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
@@ -36,7 +50,7 @@ Results = dict[str, dict[str, Any]]  # by section
 class Options:
     """Where results come from and where the PDF goes."""
 
-    runs: str = "runs/full"  # folder that the experiments wrote to
+    runs: str = "runs/assignment"  # folder that the experiments wrote to
     out: str = "report.pdf"  # the report: a PDF, or where the name ends so, one page of HTML
     publish: bool = False  # take the results in --runs as the published reference, and build that
 
@@ -113,7 +127,7 @@ def _vae_rows(of: Results) -> list[str]:
         "| question 1: VAE, static binarised MNIST | validation ELBO | test log p(x), K = 200 | minutes a run |",
         "|---|---|---|---|",
     ]
-    for name, setting in vae["settings"].items():
+    for name, setting in ({"assignment": vae} | of["vae_tuned"]["settings"]).items():
         rows.append(
             f"| {name}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
             f" | {format_spread(setting['valid_elbo'])} | {format_spread(setting['test_log_px'])}"

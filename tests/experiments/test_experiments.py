@@ -15,7 +15,22 @@ import gan as graded_gan
 import train
 import vae as root_vae
 from experiments import __main__ as experiments
-from experiments import dirac, flow, flow_posterior, gan, gan_fast, speed, vae
+from experiments import (
+    dirac,
+    dirac_long,
+    flow,
+    flow_posterior,
+    flow_tuned,
+    gan,
+    gan_fast,
+    gan_small,
+    inference_gap,
+    posterior_controls,
+    speed,
+    vae,
+    vae_ablation,
+    vae_tuned,
+)
 from experiments.options import Options
 from question2 import dirac_plots, image_gan, runs
 from report import build
@@ -23,10 +38,10 @@ from report import build
 
 @pytest.mark.slow
 def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, capsys):
-    for of in (vae, flow_posterior):
-        small = [(n, 2, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
+    for of in (vae_tuned, flow_posterior, posterior_controls):
+        small = [(n, 1, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
         monkeypatch.setattr(of, "SETTINGS", small)
-    for of in (flow, speed):
+    for of in (flow, flow_tuned, speed):
         monkeypatch.setattr(of, "DEPTHS", [2])
     monkeypatch.setattr(vae, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
@@ -40,7 +55,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     # Compilation and the arrows of the vector fields have tests of their own.
     monkeypatch.setattr(train, "Hyperparameters", functools.partial(train.Hyperparameters, compile=False, workers=1))
     monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_update", lambda: benchmarks.flow.stacked_flows.update)
-    monkeypatch.setitem(dirac.LONG_GAME, "quick", 2000)
+    monkeypatch.setitem(dirac_long.UPDATES, "quick", 2000)
     monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
     monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: Image.new("L", (20, 10)).save(path))
     out = tmp_path / "runs"
@@ -52,7 +67,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     result = json.loads((out / "results" / "vae.json").read_text())
     assert result["profile"] == "quick" and result["dataset"] == "digits"
     assert result["latent"]["kl"] == sorted(result["latent"]["kl"], reverse=True)
-    assert "out" not in result["settings"]["assignment"]["options"]
+    assert "out" not in result["options"]
 
     previous = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     capsys.readouterr()
@@ -102,7 +117,11 @@ def test_the_seed_reaches_every_experiment(monkeypatch):
     monkeypatch.setattr(train, "run", lambda asked: seen.extend(asked.seed) or 1 / 0)
     monkeypatch.setattr(root_vae, "run", lambda asked: seen.append(asked.seed) or 1 / 0)
     monkeypatch.setattr(benchmarks.vae, "measure", lambda *arguments: seen.append(arguments[-1]) or 1 / 0)
-    for experiment in (dirac.run, flow.run, vae.run, flow_posterior.run, speed.vae):
+    everything = (
+        *(dirac.run, dirac_long.run, gan_small.run, flow.run, flow_tuned.run, vae.run, vae_tuned.run, vae_ablation.run),
+        *(flow_posterior.run, posterior_controls.run, inference_gap.run, speed.vae),
+    )
+    for experiment in everything:
         seen.clear()
         with pytest.raises(ZeroDivisionError):
             experiment(options)

@@ -1,0 +1,50 @@
+"""Question 3.7: the deepest flows by another recipe, and the limit that the number of points sets."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import train
+from data.densities import TARGETS
+from experiments.flow import DEPTHS, prescribed, summarise
+from experiments.options import Options
+from question3 import plots
+from solution import Flow
+
+TUNED_LR = 1e-2  # peak of the one-cycle schedule
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The deepest flows by another recipe, from the same data and from endless fresh points, with the data's limit.
+
+    Points of a data set fix P parameters with an error that costs P/(2N) nats of expected log-likelihood in the mean
+    (Wilks 1938, The large-sample distribution of the likelihood ratio, https://doi.org/10.1214/aoms/1177732360): what
+    fresh points have not to pay.
+    """
+    asked = prescribed(options)
+    k = max(DEPTHS)
+    settings = {}
+    recipes: dict[str, dict[str, Any]] = {"tuned": {}, "fresh": {"fresh": True, "source": ["samples"]}}
+    for name, changes in recipes.items():
+        out = str(Path(options.out) / f"flow_{name}")
+        one = replace(asked, num_layers=[k], recipe="tuned", lr=TUNED_LR, out=out, **changes)
+        found = train.run(one)["runs"]
+        settings[name] = [summarise(source, target, k, found) for source in one.source for target in one.data]
+    parameters = sum(parameter.numel() for parameter in Flow(2, k).parameters())
+    points = len(TARGETS[asked.data[0]].data_set())
+    done = train.run(asked)["runs"]  # what experiments.flow has trained is not trained again
+    of_depths = [
+        summarise(source, target, depth, done)
+        for source, target, depth in itertools.product(asked.source, asked.data, asked.num_layers)
+    ]
+    result = {
+        "dataset": "none",
+        "lr": TUNED_LR,
+        "settings": settings,
+        "parameters": parameters,
+        "points": points,
+        "limit_of_the_data": parameters / (2 * points),
+    }
+    plots.depth(options.figures / "flow_tuned_depth.svg", of_depths, result)
+    return result

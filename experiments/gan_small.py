@@ -1,0 +1,45 @@
+"""Question 2.7 in a minute: the step with R1 on a stand-in, with networks so narrow that a CPU shows digits."""
+
+from pathlib import Path
+from typing import Any
+
+from experiments.gan import SEEDS, draw_curves, draw_sheet, frame, summarise
+from experiments.gan_samples import network_of
+from experiments.options import Options
+from question2 import runs
+from question2.configurations import Management
+
+# Large steps and an average of short memory, so that minutes suffice.
+SMALL: dict[str, Any] = {
+    "generator_dimh": 8,
+    "critic_dimh": 8,
+    "generator_dimz": 16,
+    "batch_size": 16,
+    "generator_lr": 2e-3,
+    "critic_lr": 4e-3,
+    "generator_alpha_ema": 0.99,
+    "max_iters": 800,
+}
+MANAGED: dict[str, Any] = {
+    "dataset": "digits",
+    "scores": "classifier",
+    "log_every": 10,
+    "eval_every": 100,
+    "eval_samples": 500,
+    "final_samples": 1000,
+}
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Both losses with R1, or go on with them, and draw what came of it."""
+    management = Management(exp_path=str(Path(options.out) / "gan_small"), device=options.device, **MANAGED)
+    outcome = runs.run_all(runs.plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
+    assert outcome.images is not None
+    names = network_of(outcome.images).names
+    rows = []
+    for one in outcome.runs:
+        row = summarise([one], [outcome.results[one.label] or {}], names)
+        rows.append({**row, "name": one.name.removeprefix("cifar10-")})
+        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", rows[-1], names[1])
+        draw_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one)
+    return {**frame(outcome, "small"), "configurations": rows}

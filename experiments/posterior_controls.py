@@ -1,0 +1,29 @@
+"""Question 3.10: what the loss of a planar posterior is owed to, one choice at a time, and the recipe without it."""
+
+from typing import Any
+
+from experiments.options import Options
+from experiments.vae import train_vaes
+from experiments.vae_tuned import TUNED
+
+FOUR = {"posterior": "planar", "num_layers": 4}
+# Name, number of seeds, changes to the defaults.
+SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
+    ("sampled", 3, {"divergence": "sampled"}),
+    ("everywhere", 3, {**FOUR, "u_hat": "everywhere"}),
+    ("identity", 3, {**FOUR, "flow_scale": 0.01}),
+    ("warmup", 3, {**FOUR, "warmup": 10}),
+    ("path", 3, {**FOUR, "gradient": "path"}),
+    ("tuned", 3, TUNED),
+    ("tuned-planar-4", 3, {**TUNED, **FOUR, "flow_scale": 0.01}),
+    ("tuned-planar-16", 3, {**TUNED, **FOUR, "num_layers": 16, "flow_scale": 0.01}),
+]
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train each setting in several seeds."""
+    settings = {}
+    for name, seeds, changes in SETTINGS:
+        folder = name if name.startswith("tuned") or name == "sampled" else f"planar-4-{name}"
+        settings[name], _ = train_vaes(options, folder, seeds, changes)
+    return {"dataset": options.dataset, "settings": settings}
