@@ -39,8 +39,12 @@ from report import build
 @pytest.mark.slow
 def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, capsys):
     for of in (vae_tuned, flow_posterior, posterior_controls):
-        small = [(n, 1, {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
+        small = [(n, 1, c and {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
         monkeypatch.setattr(of, "SETTINGS", small)
+    monkeypatch.setattr(vae_ablation, "PARTS", {"hidden": {"input_dropout": 0.1, "epochs": 2}})
+    monkeypatch.setattr(inference_gap, "FAMILIES", {"normal": 0, "planar 16": 16})
+    monkeypatch.setitem(gan_small.SMALL, "max_iters", 11)
+    monkeypatch.setattr(gan_small, "MANAGED", gan_small.MANAGED | {"eval_every": 5, "final_samples": 40})
     for of in (flow, flow_tuned, speed):
         monkeypatch.setattr(of, "DEPTHS", [2])
     monkeypatch.setattr(vae, "BOUND_SAMPLES", [1, 200])
@@ -59,7 +63,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
     monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: Image.new("L", (20, 10)).save(path))
     out = tmp_path / "runs"
-    command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path)]
+    command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path), "--only", *experiments.EXPERIMENTS]
     experiments.main(command)
     sources = build.build(tmp_path / "report.pdf", out)
     assert set(sources.values()) == {"runs"}
@@ -80,7 +84,7 @@ def test_the_study_without_cuda_is_left_to_the_reference_unless_asked_for(tmp_pa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     study = {"gan": experiments.EXPERIMENTS["gan"]}
     monkeypatch.setattr(experiments, "EXPERIMENTS", study)
-    experiments.main(["--dataset", "digits", "--out", str(tmp_path)])
+    experiments.main(["--profile", "full", "--dataset", "digits", "--out", str(tmp_path)])
     assert "--only gan" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
