@@ -38,9 +38,12 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def posteriors(options: Options, model: VAE, train: Tensor, images: Tensor, num_layers: int) -> dict[str, Posterior]:
-    """A family's posteriors of some images: by an encoder trained for the model's decoder, and each image's best."""
+    """A family's posteriors of some images: by an encoder for the model's decoder, and each image's best.
+
+    Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
+    """
     epochs, steps = (1, 100) if options.quick else (10, 3000)
-    encoder = model if not num_layers else inference_gap.fit_encoder(model, train, num_layers, epochs, progress=True)
+    encoder = inference_gap.fit_encoder(model, train, num_layers, epochs, progress=True)
     with torch.no_grad():
         amortised = encoder.posterior(images.float())
     return {"encoder": amortised, "own": inference_gap.fit(model, images, num_layers, steps, progress=True)}

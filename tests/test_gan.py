@@ -330,6 +330,16 @@ def test_eval_step_scores_against_kept_statistics(tmp_path):
     assert other["FID"] < 30 and path.read_bytes() == previous
 
 
+def test_statistics_that_cannot_be_written_are_computed_and_a_line_says_so(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    real = [(torch.randn(100, 3) / 4).clamp(-1, 1)[..., None, None].expand(-1, 3, 4, 4) for _ in range(5)]
+    step = gan.make_eval_step(tmp_path / "file" / "stats.pt", real, 3, 100, network=Pixels())
+    _, scores = step(real, lambda x: x.mean((1, 2, 3)), Constant())
+    assert math.isfinite(scores["FID"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "stats.pt cannot be written" in line
+
+
 def test_scores_of_the_eval_step_are_the_formulas_and_torch_fidelitys(tmp_path):
     """Of given images in a generator's place, in one pass of one network."""
     real, fake = (torch.randint(0, 256, (n, 3, 4, 4), generator=torch.Generator().manual_seed(n)) for n in (700, 600))
