@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from scipy.stats import spearmanr
-from torch import Tensor
 
 import benchmarks.gan
 import data
@@ -27,7 +24,7 @@ from lab import figures
 from lab.command_line import determining
 from lab.device import choose_device
 from lab.estimates import spread
-from question2 import classifier, image_gan, runs
+from question2 import classifier, image_gan, image_plots, runs
 from question2.configurations import CONFIGURATIONS, Hyperparameters, Management
 
 SEEDS = (31415, 1, 2)
@@ -76,7 +73,7 @@ def run(options: Options) -> dict[str, Any]:
         row = summarise(of_name, [outcome.results[one.label] or {} for one in of_name], names)
         rows.append(row)
         draw_curves(options.figures / f"gan_curve_{name}.svg", row, names[1])
-        draw_sheet(options.figures / f"gan_sheet_{name}.png", of_name[0])
+        image_plots.save_sheet(options.figures / f"gan_sheet_{name}.png", of_name[0].folder)
         last = of_name[0].folder / f"samples_{of_name[0].hp.max_iters:06}.png"
         shutil.copy(last, options.figures / f"gan_samples_{name}.png")
     draw_critics(options.figures / "gan_critics.svg", rows)
@@ -193,27 +190,12 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
 
 
 def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
-    """The metric, and the distances of both generators over training: the average's solid, the trained one's dotted.
-
-    Seeds after the first are pale. The metric of W1 falls by orders of magnitude, so its axis is logarithmic.
-    """
-    with figures.figure(path, size=(3.1, 2.2)) as (axes,):
-        right = axes.twinx()
-        for i, run in enumerate(row["runs"]):
-            alpha = 0.3 if i else 1.0
-            axes.plot(*zip(*run["metric"], strict=True), color=figures.COLOURS[0], linewidth=0.8, alpha=alpha)
-            for curve, line in (("curve", "-"), ("trained_curve", ":")):
-                steps, fids, _ = zip(*run[curve], strict=True)
-                right.plot(steps, fids, line, color=figures.COLOURS[1], linewidth=1.2, alpha=alpha)
-        if row["loss"] == "W1" and min(value for run in row["runs"] for _, value in run["metric"]) > 0:
-            axes.set_yscale("log")
-        axes.set_xlabel("generator updates")
-        axes.set_ylabel(f"metric ({row['loss']})", color=figures.COLOURS[0])
-        axes.set_title(row["name"])
-        right.set_ylabel(name, color=figures.COLOURS[1])
-        right.spines["right"].set_visible(True)
-        right.set_ylim(bottom=0)
-        right.grid(False)
+    """The metric and the distances of one configuration's runs over training."""
+    curves = [
+        image_plots.Curves(run["metric"], *([line[:2] for line in run[key]] for key in ("curve", "trained_curve")))
+        for run in row["runs"]
+    ]
+    image_plots.save_curves(path, row["name"], curves, row["loss"], name)
 
 
 def draw_distances(path: Path, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
@@ -246,42 +228,3 @@ def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         columns[0].set_ylabel("critic's mean")
         columns[len(rows) // 2].set_xlabel("generator updates")
         columns[-1].legend(fontsize=7)
-
-
-def draw_sheet(path: Path, one: runs.Run, columns: int = 20) -> None:
-    """Images of the same noise after more and more updates, a row a time, from the grids that the run left."""
-    grids = {int(grid.stem.split("_")[1]): grid for grid in one.folder.glob("samples_*.png")}
-    rows = {step: read_grid(grids[step]) for step in sheet_steps(sorted(grids))}
-    tiles = [torch.cat([tile(grid, i) for i in range(columns)], dim=2) for grid in rows.values()]
-    picture = torch.cat(tiles, dim=1).permute(1, 2, 0).numpy()
-    side = picture.shape[0] / len(rows)
-    with figures.figure(path, size=(0.3 * columns + 0.5, 0.3 * len(rows))) as (axes,):
-        axes.imshow(picture, interpolation="nearest")
-        axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows], fontsize=8)
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-
-
-def sheet_steps(steps: Sequence[int]) -> list[int]:
-    """Of the updates at which there are images, those nearest below 1, 2 and 5 times the powers of ten, and the last.
-
-    Example:
-        >>> sheet_steps(range(500, 10_001, 500))
-        [500, 1000, 2000, 5000, 10000]
-    """
-    wanted = [factor * 10**power for power in range(1, 7) for factor in (1, 2, 5)]
-    chosen = {max((step for step in steps if step <= limit), default=steps[0]) for limit in wanted}
-    return sorted(chosen | {steps[-1]})
-
-
-def read_grid(path: Path) -> Tensor:
-    """A grid of images, uint8, ``(3, H, W)``."""
-    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
-
-
-def tile(grid: Tensor, index: int, side: int = 32, padding: int = 2, columns: int = 8) -> Tensor:
-    """An image of a grid that ``save_image`` made."""
-    top, left = (padding + (side + padding) * place for place in divmod(index, columns))
-    return grid[:, top : top + side, left : left + side]

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.gan import SEEDS, draw_curves, draw_sheet, frame, summarise
+from experiments.gan import SEEDS, draw_curves, frame, summarise
 from experiments.gan_samples import network_of
 from experiments.options import Options
-from question2 import runs
+from question2 import image_plots, runs
 from question2.configurations import Management
 
 # Large steps and an average of short memory, so that minutes suffice.
@@ -41,5 +41,5 @@ def run(options: Options) -> dict[str, Any]:
         row = summarise([one], [outcome.results[one.label] or {}], names)
         rows.append({**row, "name": one.name.removeprefix("cifar10-")})
         draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", rows[-1], names[1])
-        draw_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one)
+        image_plots.save_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one.folder)
     return {**frame(outcome, "small"), "configurations": rows}

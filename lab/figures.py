@@ -1,5 +1,6 @@
 """The figures' common look, and pictures of images. Writers keep nothing half-written."""
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import matplotlib.pyplot as plt
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
+from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
@@ -65,3 +67,13 @@ def image_grid(path: str | Path, images: Tensor, columns: int, scale: int = 3) -
     enlarged = torch.repeat_interleave(torch.repeat_interleave(1 - grid, scale, dim=1), scale, dim=2)
     with atomic_write(path) as temporary:
         save_image(enlarged, temporary)
+
+
+def compact(path: str | Path, colours: int = 128) -> bytes:
+    """A drawing as a PNG of so few colours that it takes a third of the room or less."""
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE).save(
+            buffer, "PNG", optimize=True
+        )
+    return buffer.getvalue()

@@ -156,10 +156,79 @@ def contraction(path: str | Path, long: dict[str, Any]) -> None:
         axes.legend(fontsize=7)
 
 
-def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, of: int = 0, frames: int = 150) -> Path:
-    """The game as a film: mp4 where ffmpeg is installed, else GIF. Returns its path."""
+def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), updates: int = 400) -> None:
+    """One game, played by its equations and drawn at once: fast enough to follow a slider.
+
+    The title holds the field's eigenvalue at the equilibrium, which the one-centred penalty's game does not have.
+
+    Args:
+        axes: Where.
+        game: The configuration.
+        start: Its start (ψ₀, ψ₁, θ).
+        updates: Of the generator.
+    """
+    trajectory = bounded(game, dirac_theory.play(game, start, updates), 0)
+    side = reach(game, trajectory, 0)
+    line = np.linspace(-side, side, 13)
+    psi0, theta = np.meshgrid(line, line + game.target)
+    flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
+    axes.quiver(psi0, theta, flow[0], flow[2], color="0.7", width=0.004)
+    draw_trajectory(axes, game, trajectory, 0)
+    axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
+    axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
+    axes.grid(False)
+    penalty = f"{game.reg_type} {game.reg_cf:.2g}" if game.reg_type else "no penalty"
+    outlook = "no equilibrium"
+    if game.reg_type != "GP":
+        value = dirac_theory.rotation(game, dirac_theory.jacobian(game), np.real)
+        outlook = f"$\\lambda = {value.real + 0.0:.2g}" + (f" \\pm {value.imag:.2g}\\,i$" if value.imag else "$")
+    axes.set_title(f"{game.loss_type}, {penalty}: {outlook}", fontsize=8)
+
+
+def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
+    """How the field of W1 with the one-centred penalty jumps at ψ₀ = 0: in the plane, and along the line θ = t.
+
+    Where |θ - t| < 2c the field leads away from ψ₀ = 0 on both sides. Along θ = t the slope's rate of change is 2c on
+    the right and -2c on the left; with R1 it is continuous, and zero where the slope is.
+
+    Args:
+        plane: For the field.
+        section: For ψ₀'s rate of change along θ = t.
+        weight: The penalty's weight c.
+    """
+    games = {reg: Game("W1", reg, weight) for reg in (None, "R1", "GP")}
+    psi0, theta = np.meshgrid(np.linspace(-0.55, 0.55, 12), np.linspace(-1, 1, 11))
+    flow = dirac_theory.field(games["GP"], psi0, np.zeros_like(psi0), theta)
+    colours = np.where(psi0 > 0, figures.COLOURS[0], figures.COLOURS[1]).ravel()
+    plane.quiver(psi0, theta, flow[0], flow[2], color=colours, width=0.005)
+    plane.axvline(0, color="0.6", linewidth=0.6)
+    plane.plot([0, 0], [-2 * weight, 2 * weight], color="black", linewidth=2, label="leads away on both sides")
+    plane.plot(0, 0, "+", color="black", markersize=9)
+    plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$", title=f"W1, GP {weight:g}")
+    plane.legend(fontsize=7.5, loc="lower center", frameon=True)
+    plane.grid(False)
+    for (reg, game), colour in zip(games.items(), ("0.5", *figures.COLOURS[2:4]), strict=True):
+        for side, label in ((np.linspace(-1.5, -1e-9, 2), reg or "no penalty"), (np.linspace(1e-9, 1.5, 2), None)):
+            rate = dirac_theory.field(game, side, side * 0, side * 0)[0]
+            section.plot(side, rate, color=colour, label=label)
+            if reg == "GP":
+                section.plot(0, rate[np.abs(side).argmin()], "o", color=colour, markersize=5, fillstyle="none")
+    section.set(xlabel="critic's slope $\\psi_0$", ylabel="$\\dot\\psi_0$ at $\\theta = 0$", title="along the middle")
+    section.legend(fontsize=7.5)
+
+
+def animate(
+    folder: Path,
+    title: str,
+    game: Game,
+    trajectory: Trajectory,
+    of: int = 0,
+    frames: int = 150,
+    suffix: str | None = None,
+) -> Path:
+    """The game as a film, ``.mp4`` or ``.gif``; None for mp4 where ffmpeg is installed, else GIF. Returns its path."""
     trajectory = bounded(game, trajectory, of)
-    suffix = ".mp4" if shutil.which("ffmpeg") else ".gif"
+    suffix = suffix or (".mp4" if shutil.which("ffmpeg") else ".gif")
     path = folder / f"trajectory{suffix}"
     ends = np.unique(np.linspace(2, min(FILM_UPDATES, len(trajectory.theta)), frames).astype(int))
     with mpl.rc_context(figures.STYLE):

@@ -18,7 +18,7 @@ Sources: Mescheder et al. (2018), Which training methods for GANs do actually co
 import cmath
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,28 @@ def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> 
         a - b - game.critic_wd * psi1,
         b * psi0 - game.generator_wd * theta,
     )
+
+
+def play(game: Game, start: Sequence[float], updates: int) -> Trajectory:
+    """One game by its equations alone: what :func:`dirac.play` does with the training step and SGD, many times faster.
+
+    Args:
+        game: The configuration.
+        start: Its start (ψ₀, ψ₁, θ).
+        updates: Number T of generator updates. A game that leaves all bounds ends there.
+    """
+    states = [np.asarray(start, dtype=float)]
+    critic, generator = np.diag([1.0, 1.0, 0.0]) * game.critic_lr, np.diag([0.0, 0.0, 1.0]) * game.generator_lr
+    for _ in range(updates):
+        state = states[-1]
+        for part in (*[critic] * game.critic_inner_iters, generator):
+            state = state + part @ np.array(field(game, *state))
+        if np.abs(state).max() > 1e6:
+            break
+        states.append(state)
+    psi0, psi1, theta = np.array(states).T
+    averaged = None if game.alpha_ema is None else moving_average(theta[:, None], game.alpha_ema)
+    return Trajectory(theta[:, None], np.stack([psi0, psi1], axis=1)[..., None], averaged)
 
 
 def equilibria(game: Game) -> str:

@@ -1,0 +1,172 @@
+"""Pictures of image runs: the metric beside the distance over training, and the same noise's images over time."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from lab import figures
+
+Curve = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A run's curves over generator updates, each of pairs of update and value."""
+
+    metric: Curve
+    averaged: Curve  # distance of the averaged generator's images from the real ones
+    trained: Curve  # distance of the trained generator's
+
+
+def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
+    """The curves in a run's ``metrics.jsonl``, as far as it has come.
+
+    A distance's bias depends on the number of samples, so the last one, of another number, is left out.
+
+    Args:
+        lines: Its lines of numbers.
+        distance: The name that the distance has in them, such as ``FID``.
+
+    Example:
+        >>> curves_of([{"step": 1, "metric": 0.5}, {"step": 2, "samples": 10, "FID": 9.0, "FID_trained": 8.0}], "FID")
+        Curves(metric=[(1, 0.5)], averaged=[(2, 9.0)], trained=[(2, 8.0)])
+    """
+    lines = list(lines)
+    samples = next((line["samples"] for line in lines if "samples" in line), None)
+    lines = [line for line in lines if line.get("samples", samples) == samples]
+    keys = "metric", distance, f"{distance}_trained"
+    return Curves(*([(line["step"], line[key]) for line in lines if key in line] for key in keys))
+
+
+def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> None:
+    """The metric, and the distances of both generators over training: the average's solid, the trained one's dotted.
+
+    Runs after the first are pale. The metric of W1 falls by orders of magnitude, so its axis is logarithmic, if all its
+    values are positive. What a run does not have yet is left out.
+    """
+    right = axes.twinx()
+    for i, run in enumerate(runs):
+        alpha = 0.3 if i else 1.0
+        for place, curve, line, colour, width in (
+            (axes, run.metric, "-", figures.COLOURS[0], 0.8),
+            (right, run.averaged, "-", figures.COLOURS[1], 1.2),
+            (right, run.trained, ":", figures.COLOURS[1], 1.2),
+        ):
+            if curve:
+                place.plot(*zip(*curve, strict=True), line, color=colour, linewidth=width, alpha=alpha)
+    values = [value for run in runs for _, value in run.metric]
+    if loss == "W1" and values and min(values) > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("generator updates")
+    axes.set_ylabel(f"metric ({loss})", color=figures.COLOURS[0])
+    right.set_ylabel(distance, color=figures.COLOURS[1])
+    right.spines["right"].set_visible(True)
+    right.set_ylim(bottom=0)
+    right.grid(False)
+
+
+def save_curves(path: str | Path, title: str, runs: Sequence[Curves], loss: str, distance: str) -> None:
+    """The picture of :func:`draw_curves` as a file."""
+    with figures.figure(path, size=(3.1, 2.2)) as (axes,):
+        draw_curves(axes, runs, loss, distance)
+        axes.set_title(title)
+
+
+def progress(folder: Path, title: str, curves: Curves, loss: str, distance: str, updates: int) -> Figure:
+    """A run that still trains: the last images of the averaged generator, and the curves so far.
+
+    Args:
+        folder: The run's, with the grids of images ``samples_UPDATE.png`` that it has left so far.
+        title: Of the picture.
+        curves: So far.
+        loss: The metric's name.
+        distance: The distance's name.
+        updates: Of the whole run.
+    """
+    grids = sorted(folder.glob("samples_*.png"))
+    with mpl.rc_context(figures.STYLE):
+        picture, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.3), width_ratios=[1, 1.5], layout="constrained")
+        left.set_axis_off()
+        if grids:
+            left.imshow(plt.imread(grids[-1]), interpolation="nearest")
+            left.set_title(f"after {step_of(grids[-1]):,} updates")
+        draw_curves(right, [curves], loss, distance)
+        right.set(title=title, xlim=(0, updates))
+        plt.close(picture)
+    return picture
+
+
+def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
+    """Images of the same noise after more and more updates, a row a time, from the grids that a run left.
+
+    Args:
+        axes: Where.
+        folder: The run's.
+        columns: Images a row, at most 64.
+
+    Raises:
+        ValueError: The run has left no grid.
+    """
+    grids = {step_of(grid): grid for grid in folder.glob("samples_*.png")}
+    if not grids:
+        raise ValueError(f"no images in {folder}")
+    rows = {step: read_grid(grids[step]) for step in sheet_steps(sorted(grids))}
+    tiles = [torch.cat([tile(grid, i) for i in range(columns)], dim=2) for grid in rows.values()]
+    picture = torch.cat(tiles, dim=1).permute(1, 2, 0).numpy()
+    side = picture.shape[0] / len(rows)
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows], fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def save_sheet(path: str | Path, folder: Path, columns: int = 20) -> None:
+    """The picture of :func:`draw_sheet` as a file."""
+    rows = len(sheet_steps(sorted(map(step_of, folder.glob("samples_*.png")))))
+    with figures.figure(path, size=(0.3 * columns + 0.5, 0.3 * rows)) as (axes,):
+        draw_sheet(axes, folder, columns)
+
+
+def step_of(grid: Path) -> int:
+    """The update after which a grid of images was made, from its name.
+
+    Example:
+        >>> step_of(Path("samples_000500.png"))
+        500
+    """
+    return int(grid.stem.split("_")[1])
+
+
+def sheet_steps(steps: Sequence[int]) -> list[int]:
+    """Of the updates at which there are images, those nearest below 1, 2 and 5 times the powers of ten, and the last.
+
+    Example:
+        >>> sheet_steps(range(500, 10_001, 500))
+        [500, 1000, 2000, 5000, 10000]
+    """
+    wanted = [factor * 10**power for power in range(1, 7) for factor in (1, 2, 5)]
+    chosen = {max((step for step in steps if step <= limit), default=steps[0]) for limit in wanted}
+    return sorted(chosen | {steps[-1]})
+
+
+def read_grid(path: Path) -> Tensor:
+    """A grid of images, uint8, ``(3, H, W)``."""
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+
+
+def tile(grid: Tensor, index: int, side: int = 32, padding: int = 2, columns: int = 8) -> Tensor:
+    """An image of a grid that ``save_image`` made."""
+    top, left = (padding + (side + padding) * place for place in divmod(index, columns))
+    return grid[:, top : top + side, left : left + side]

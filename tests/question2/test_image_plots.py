@@ -1,0 +1,66 @@
+"""Pictures of image runs, against the images and the numbers that they were made of."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from torchvision.utils import save_image
+
+from question2 import image_plots
+
+LINES = [
+    {"step": 10, "metric": 4.0},
+    {"step": 20, "metric": 2.0},
+    {"step": 20, "samples": 50, "FID-C": 9.0, "FID-C_trained": 8.0},
+    {"step": 30, "metric": 1.0},
+    {"step": 30, "samples": 100, "FID-C": 7.0, "FID-C_trained": 6.0},
+]
+
+
+def write_grids(folder, steps) -> dict[int, torch.Tensor]:
+    """Random images as a run leaves them, by update."""
+    generator, images = torch.Generator().manual_seed(0), {}
+    for step in steps:
+        images[step] = torch.randint(0, 256, (64, 3, 32, 32), generator=generator).byte()
+        save_image(images[step].float() / 255, folder / f"samples_{step:06}.png", nrow=8)
+    return images
+
+
+def test_tiles_are_those_that_the_grid_was_made_of(tmp_path):
+    images = write_grids(tmp_path, [5])[5]
+    grid = image_plots.read_grid(tmp_path / "samples_000005.png")
+    assert all(torch.equal(image_plots.tile(grid, i), images[i]) for i in (0, 7, 8, 63))
+
+
+def test_curves_leave_out_a_distance_of_another_number_of_samples():
+    curves = image_plots.curves_of(LINES, "FID-C")
+    assert curves == image_plots.Curves([(10, 4.0), (20, 2.0), (30, 1.0)], [(20, 9.0)], [(20, 8.0)])
+
+
+@pytest.mark.parametrize("loss", ["JSD", "W1"])
+@pytest.mark.parametrize("lines", [LINES, LINES[:1], []])
+def test_the_picture_of_a_run_shows_its_curves_as_far_as_it_has_come(tmp_path, loss, lines):
+    curves = image_plots.curves_of(lines, "FID-C")
+    write_grids(tmp_path, [10, 20] if lines else [])
+    picture = image_plots.progress(tmp_path, "title", curves, loss, "FID-C", updates=30)
+    images, metric, distance = picture.axes
+    drawn = [line.get_xydata().tolist() for axes in (metric, distance) for line in axes.get_lines()]
+    assert drawn == [[list(point) for point in curve] for curve in vars(curves).values() if curve]
+    assert len(images.images) == (1 if lines else 0)
+    assert metric.get_yscale() == ("log" if loss == "W1" and lines else "linear")
+    picture.savefig(tmp_path / "picture.png")
+
+
+def test_sheet_has_a_row_for_each_chosen_update(tmp_path):
+    images = write_grids(tmp_path, [10, 15, 20])
+    axes = plt.figure().subplots()
+    image_plots.draw_sheet(axes, tmp_path, columns=3)
+    (shown,) = axes.images
+    expected = torch.cat([torch.cat(list(images[step][:3]), dim=2) for step in (10, 20)], dim=1)
+    assert torch.equal(torch.as_tensor(shown.get_array()).permute(2, 0, 1), expected)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["10", "20"]
+    image_plots.save_sheet(tmp_path / "sheet.png", tmp_path, columns=3)
+    image_plots.save_curves(tmp_path / "curves.svg", "title", [image_plots.curves_of(LINES, "FID-C")], "W1", "FID-C")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images"):
+        image_plots.draw_sheet(axes, tmp_path / "empty")
+    plt.close("all")
