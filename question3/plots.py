@@ -10,10 +10,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from data.densities import Target
+from data.densities import TARGETS, Target
 from lab import figures
 from question3.scores import log_density
-from solution import Flow, planar_transformation
+from solution import Flow, get_logdet, inverse, invertible_u, log_standard_normal, planar_transformation
 
 SIDE = 5.0  # the axes reach from -5 to 5
 
@@ -218,3 +218,99 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
             axes.set_xticks(depths, [str(k) for k in depths])
             axes.minorticks_off()
         columns[1].legend(fontsize=8)
+
+
+def of_layer(u: Tensor, w: Tensor, b: Tensor, points: Tensor) -> Tensor:
+    r"""The density that a layer makes of a standard normal one, at points ``(*, 2)``: ``(*)``.
+
+    .. math:: q(y) = \mathcal{N}(x; 0, I) \, |1 + u \cdot \psi(x)|^{-1}, \quad x = f^{-1}(y)
+
+    Where w·u < -1 the layer has no inverse; the density is then that of the layer with :func:`solution.invertible_u`.
+    """
+    u, y = invertible_u(u, w), points.reshape(-1, 2)
+    x = inverse(y, u, w, b)
+    return torch.exp(log_standard_normal(x) - get_logdet(x, u, w, b)).view(points.shape[:-1])
+
+
+@torch.no_grad()
+def layers(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> None:
+    """A standard normal distribution before and after one layer: points and grid above, density below.
+
+    Args:
+        path: The picture.
+        cases: Title, u, w and b of each layer. The first column is the plane before any, with the first's hyperplane.
+    """
+    draws = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    before = ("before", torch.zeros(2), *cases[0][2:])
+    count = 1 + len(cases)
+    with figures.figure(path, columns=count, rows=2, size=(8.4 / count, 1.55)) as panels:
+        for column, (title, u, w, b) in enumerate([before, *cases]):
+            above, below = panels[column], panels[count + column]
+            numbers = f"$u=${vector(u)}, $b=${number(b)}\n$w=${vector(w)}, $w\\cdot u=${number(torch.dot(w, u))}"
+            draw_layer(above, draws, u, w, b, title if not column else f"{title}\n{numbers}")
+            show(below, of_layer(u, w, b, grid(151)).numpy(), "", top=0.16)  # a standard normal's highest is 1 / 2π
+            for panel in (above, below):
+                panel.tick_params(labelsize=7)
+                panel.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), xticks=(-4, -2, 0, 2, 4), yticks=(-4, -2, 0, 2, 4))
+
+
+def bends(path: str | Path, products: Sequence[float]) -> None:
+    r"""What a layer does along w, :math:`a + c \tanh a` with c = w·u, and which c the adjusted û has in its place."""
+    a, c = torch.linspace(-4, 4, 401), torch.linspace(-5, 3, 801)
+    with figures.figure(path, columns=2, size=(3.4, 2.6)) as (left, right):
+        for product in products:
+            label = f"$w\\cdot u=${number(torch.tensor(product))}"
+            left.plot(a, a + product * torch.tanh(a), "--" if product < -1 else "-", label=label)
+        left.set(xlabel="before, $a = w\\cdot x + b$", ylabel="after, $a + (w\\cdot u)\\,\\tanh a$", ylim=(-4, 4))
+        left.legend(fontsize=8)
+        adjusted = (torch.nn.functional.softplus(c) - 1)[c < -1]
+        right.plot(c[c < -1], adjusted, color=figures.COLOURS[1], label="$m(w\\cdot u)$, adjusted")
+        right.plot(c[c >= -1], c[c >= -1], color=figures.COLOURS[0], label="$w\\cdot u$, as it is")
+        right.axhline(-1, color="0.5", linewidth=0.8, linestyle=":")
+        right.set(xlabel="$w\\cdot u$ of the parameter", ylabel="$w\\cdot u$ of the map")
+        right.legend(fontsize=8)
+
+
+@torch.no_grad()
+def data_by_depth(
+    path: str | Path, source: str, flows: dict[tuple[str, int], Flow], nats: dict[tuple[str, int], float]
+) -> None:
+    """One picture of data by depth: a row per target, a column per k, and at its end what is left to learn against k.
+
+    From samples the columns show the learnt density, and one more the draws of the deepest flow, made by its inverse;
+    from densities they show the flow's draws. A row has one scale of colours.
+
+    Args:
+        path: The picture.
+        source: What the flows learnt from: samples or density.
+        flows: Name of the target and k to flow.
+        nats: The same keys to the distance from the limit in nats: NLL minus entropy, or KL(q‖p). Other targets have
+            none.
+    """
+    names, depths = list(dict.fromkeys(name for name, _ in flows)), list(dict.fromkeys(k for _, k in flows))
+    from_samples = source == "samples"
+    columns = 1 + len(depths) + from_samples + 1
+    with figures.figure(path, columns=columns, rows=len(names), size=(8.4 / columns, 8.4 / columns + 0.25)) as panels:
+        for row, name in enumerate(names):
+            target, axes = TARGETS[name], iter(panels[row * columns : (row + 1) * columns])
+            pictures = {f"{name}, {'data' if from_samples else 'target'}": of_target(target).numpy()}
+            for k in depths:
+                flow = flows[name, k]
+                pictures[f"k = {k}"] = of_flow(flow, source) if from_samples else histogram(draws(flow, source))
+            if from_samples:
+                pictures[f"draws, k = {depths[-1]}"] = histogram(draws(flows[name, depths[-1]], source))
+            top = 1.2 * float(next(iter(pictures.values())).max())
+            for title, values in pictures.items():
+                panel = next(axes)
+                show(panel, values, title, top)
+                panel.set(xticks=(-4, 0, 4), yticks=(-4, 0, 4))
+            panel = next(axes)
+            left = [nats[name, k] for k in depths if (name, k) in nats]
+            panel.plot([k for k in depths if (name, k) in nats], left, "o-", markersize=4)
+            panel.set(xscale="log", yscale="log", xlabel="layers $k$", box_aspect=1)
+            panel.set_title("NLL − entropy (nats)" if from_samples else "KL(q‖p) (nats)")
+            panel.set_xticks(depths, [str(k) for k in depths])
+            panel.minorticks_off()
+        for panel in panels:
+            panel.title.set_fontsize(8)
+            panel.tick_params(labelsize=7)

@@ -1,0 +1,53 @@
+"""The sliders redraw the picture of their layer, and a page that runs nothing has it too."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from question3 import sliders
+
+
+def panels(png: bytes) -> list[np.ndarray]:
+    """Points, grid and density."""
+    return np.array_split(np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float)[80:], 3, axis=1)
+
+
+@pytest.mark.parametrize("name", sliders.RANGES)
+def test_every_slider_moves_points_grid_and_density(name):
+    box = sliders.layer_sliders()
+    before = panels(box.children[1].value)
+    slider = next(slider for slider in box.children[0].children if slider.description == name)
+    slider.value -= 1
+    for old, new in zip(before, panels(box.children[1].value), strict=True):
+        assert (old != new).mean() > 0.005
+    slider.value += 1
+    for old, new in zip(before, panels(box.children[1].value), strict=True):
+        assert np.array_equal(old, new)
+
+
+def test_sliders_and_picture_fit_a_page_of_1200_pixels():
+    box = sliders.layer_sliders()
+    widths = [int(slider.layout.width.removesuffix("px")) for slider in box.children[0].children]
+    assert sum(widths) + 4 * len(widths) <= 1200 and int(box.children[1].width) <= 1200
+
+
+def test_a_layer_without_normal_or_inverse_is_drawn():
+    picture = sliders.LayerPicture()
+    zero = torch.zeros(2)
+    flat = panels(picture.png(torch.ones(2), zero, torch.tensor(0.0)))
+    folded = panels(picture.png(torch.tensor([-3.0, 0.0]), torch.tensor([3.0, 0.0]), torch.tensor(0.0)))
+    assert all((a != b).mean() > 0.005 for a, b in zip(flat, folded, strict=True))
+    assert torch.isnan(sliders.hyperplane(zero, torch.tensor(1.0))).all()
+
+
+def test_the_picture_is_in_the_output_beside_the_sliders(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(sliders, "display", lambda bundle, **options: seen.update(bundle))
+    box = sliders.layer_sliders()
+    sliders.show_sliders(box)
+    assert base64.b64decode(seen["image/png"]) == box.children[1].value
+    assert "application/vnd.jupyter.widget-view+json" in seen
