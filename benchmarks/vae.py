@@ -3,8 +3,9 @@
     python -m benchmarks.vae --data FOLDER
 
 times in turns (a) the textbook loop, (b) ours and (c) the floor, the matrix products of the same work, for an
-epoch of training and for the importance-sampling estimate of the test set. A machine shared with others is
-noisy: the turns spread the noise over all three, the table has medians.
+epoch of training and for the importance-sampling estimate of the test set, and epochs of ours with planar posteriors
+beside one with the normal. A machine shared with others is noisy: the turns spread the noise over all, the table has
+medians.
 """
 
 import math
@@ -29,6 +30,7 @@ from lab.device import compile_where_possible
 from question1 import autoencoder
 
 BATCH, LATENT, SAMPLES = 64, 100, 200
+PLANAR = (4, 16)  # numbers of layers
 LAYERS = [(784, 300), (300, 300), (300, 2 * LATENT), (LATENT, 300), (300, 300), (300, 784)]
 
 
@@ -88,9 +90,9 @@ def textbook_epoch(images: Tensor) -> Callable[[], object]:
     return epoch
 
 
-def our_epoch(images: Tensor) -> Callable[[], object]:
-    """What ``vae.train`` does in an epoch of a run of default length."""
-    model = autoencoder.VAE(LATENT)
+def our_epoch(images: Tensor, num_layers: int = 0) -> Callable[[], object]:
+    """What ``vae.train`` does in an epoch of a run of default length; with planar layers, of such a posterior."""
+    model = autoencoder.VAE(LATENT, num_layers=num_layers)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, fused=True)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
     objective = compile_where_possible(autoencoder.elbo)
@@ -201,6 +203,11 @@ def measure(dataset: str, root: str, rounds: int, share: float, seed: int = 0) -
             "times_the_floor": median["ours"] / median["floor"],
         }
     result["estimate"]["peak_gigabytes"] = peak_memory(test)
+    depths = {str(k): our_epoch(train, k) for k in (0, *PLANAR)}
+    seconds = in_turns(depths, rounds, len(splits.train) / len(train))
+    median = {k: statistics.median(values) for k, values in seconds.items()}
+    times = {k: median[k] / median["0"] for k in median if k != "0"}
+    result["planar"] = {"seconds": seconds, "median": median, "times_the_normal": times}
     return result
 
 
@@ -218,6 +225,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{task:20} {median['textbook']:9.2f} {median['ours']:9.2f} {median['floor']:9.2f}"
                 f" {row['times_faster_than_textbook']:8.2f}x {row['times_the_floor']:8.2f}x"
             )
+        for k, times in result["planar"]["times_the_normal"].items():
+            print(f"{f'epoch, planar, k = {k}':30} {result['planar']['median'][k]:9.2f} {times:18.2f} times the normal")
         print(f"memory of the estimate: {result['estimate']['peak_gigabytes']:.2f} GB at most")
         checkpoint.write_json(options.out, result)
 
