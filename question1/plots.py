@@ -1,18 +1,28 @@
 """Pictures of question 1: training, the bound, what the latents carry, and images."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lab import figures
+from q1_solution import log_mean_exp
 from question1 import autoencoder, inference_gap
 
 
-def training(path: Path, settings: dict[str, Any]) -> None:
+def training(path: Path, settings: dict[str, Any], target: float | None = None) -> None:
+    """ELBO over epochs, of the training batches (dotted) and the validation set.
+
+    Args:
+        path: File of the picture.
+        settings: By name, results under ``runs``: a line is their mean, a band their range.
+        target: An ELBO in nats to draw as a dashed line, on an axis that reaches it.
+    """
     with figures.figure(path, size=(5.4, 2.7)) as (axes,):
         for (name, setting), colour in zip(settings.items(), figures.COLOURS, strict=False):
             for kind, line in {"train_elbo": ":", "valid_elbo": "-"}.items():
@@ -23,6 +33,9 @@ def training(path: Path, settings: dict[str, Any]) -> None:
                 axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
         last = min(run["history"][-1]["valid_elbo"] for setting in settings.values() for run in setting["runs"])
         top = max(run["history"][-1]["train_elbo"] for setting in settings.values() for run in setting["runs"])
+        if target is not None:
+            axes.axhline(target, color="grey", linestyle="--", linewidth=1, label=f"target, {target:g}")
+            last, top = min(last, target), max(top, target)
         axes.set(
             xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=(last - 0.25 * abs(last), top + 0.02 * abs(top))
         )
@@ -137,3 +150,102 @@ def levels(density: Tensor, shares: Sequence[float]) -> list[float]:
     ordered, _ = density.flatten().double().sort(descending=True)
     mass = ordered.cumsum(0) / ordered.sum()
     return sorted(ordered[int((mass < share).sum())].item() for share in shares)
+
+
+def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Indices ``(count,)`` of images that differ: of each cluster that k-means finds, the one nearest to its centre.
+
+    A data set may be ordered by what it shows; then its first images are all of one kind. No labels are needed.
+
+    Args:
+        images: Shape ``(N, D)``, N at least ``count``.
+        count: Number of clusters.
+        seed: Of the centres to begin with.
+    """
+    from sklearn.cluster import KMeans  # a second of imports that only this choice should pay
+    from sklearn.metrics import pairwise_distances_argmin
+
+    # A thousand, spread over the data set, show every kind as well as all of them would.
+    spread = torch.arange(0, len(images), max(1, len(images) // max(count, 1000)))
+    pixels = images.cpu()[spread].float().numpy()
+    clusters = KMeans(count, n_init=1, random_state=seed).fit(pixels)
+    return spread[torch.from_numpy(pairwise_distances_argmin(clusters.cluster_centers_, pixels))]
+
+
+def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
+    """Rows of as many square images each, ``(N, D)`` with values in [0, 1], dark ink on white, beside their names."""
+    count = len(next(iter(rows.values())))
+    with figures.figure(path, rows=len(rows), size=(min(7.0, 1 + 0.6 * count), 0.62)) as drawn:
+        for axes, (name, images) in zip(drawn, rows.items(), strict=True):
+            draw_tiles(axes, images.unsqueeze(0))
+            axes.set_xticks([])
+            axes.set_yticks([0.5], [name])
+            axes.tick_params(length=0)
+
+
+def draw_tiles(axes: Axes, images: Tensor, extent: Sequence[float] | None = None) -> None:
+    """Draw square images ``(R, C, D)``, the first row at the top, on axes without grid or frame."""
+    rows, columns, pixels = images.shape
+    side = math.isqrt(pixels)
+    tiles = images.detach().cpu().view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
+    axes.imshow(tiles, cmap="Greys", vmin=0, vmax=1, extent=extent or (0, columns, 0, rows), interpolation="nearest")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def importance_weights(path: Path, log_weights: Tensor) -> None:
+    r"""The importance weights of one image: their logarithms, and what share of the sum the largest hold.
+
+    Args:
+        path: File of the picture.
+        log_weights: :math:`\log p(x|z_k) p(z_k) / q(z_k|x)` of the draws ``(K,)``, in nats.
+    """
+    y = log_weights.detach().cpu().double()
+    shares = torch.softmax(y, dim=0).sort(descending=True).values.cumsum(0)
+    counts = np.arange(1, len(y) + 1)
+    above = {"fontsize": 7, "loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+    with figures.figure(path, columns=2, size=(3.2, 2.6)) as (left, right):
+        left.hist(y.numpy(), bins=40, color=figures.COLOURS[5])
+        lines = {"their mean: the ELBO": y.mean(), "log of the mean weight": log_mean_exp(y), "largest": y.max()}
+        for (name, value), colour in zip(lines.items(), figures.COLOURS, strict=False):
+            left.axvline(value.item(), color=colour, label=name)
+        left.set(xlabel=r"$\log w_k$ (nats)", ylabel="draws")
+        left.legend(**above)
+        right.plot(counts, shares, label="these weights")
+        right.plot(counts, counts / len(y), "--", color="grey", linewidth=1, label="equal weights")
+        right.set(xscale="log", xlabel="how many of the largest weights", ylabel="share of the sum", ylim=(0, 1.03))
+        right.legend(**above)
+
+
+@torch.no_grad()
+def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], codes: Tensor, steps: int = 11) -> None:
+    """What the decoder makes of a code when two of its dimensions move over the range of the data's codes.
+
+    Args:
+        path: File of the picture.
+        model: The model.
+        z: The code whose other dimensions stay, ``(L,)``.
+        pair: The dimensions that move, across and upwards.
+        codes: Codes of the data, ``(N, L)``: the left panel shows them.
+        steps: Images across and upwards.
+    """
+    across, upwards = pair
+    (left, right), (bottom, top) = (code_range(codes, dimension) for dimension in pair)
+    plane = z.repeat(steps, steps, 1)
+    plane[..., across] = torch.linspace(left, right, steps, device=z.device)
+    plane[..., upwards] = torch.linspace(top, bottom, steps, device=z.device).unsqueeze(1)
+    with figures.figure(path, columns=2, size=(3.5, 3.3)) as (scatter, tiles):
+        scatter.plot(codes[:, across].cpu(), codes[:, upwards].cpu(), ".", ms=1.5, color="grey", alpha=0.5)
+        scatter.plot(z[across].item(), z[upwards].item(), "o", color=figures.COLOURS[1], ms=5)
+        scatter.set(xlim=(left, right), ylim=(bottom, top), title="codes of the data")
+        draw_tiles(
+            tiles, torch.sigmoid(model.decode(plane.flatten(0, 1))).view(steps, steps, -1), (left, right, bottom, top)
+        )
+        tiles.set(title="decoded", aspect="auto")
+        for axes in (scatter, tiles):
+            axes.set(xlabel=f"dimension {across}", ylabel=f"dimension {upwards}")
+
+
+def code_range(codes: Tensor, dimension: int) -> tuple[float, float]:
+    """The smallest and the largest value of a dimension among the codes ``(N, L)``."""
+    return codes[:, dimension].min().item(), codes[:, dimension].max().item()
