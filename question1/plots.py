@@ -188,7 +188,9 @@ def draw_tiles(axes: Axes, images: Tensor, extent: Sequence[float] | None = None
     rows, columns, pixels = images.shape
     side = math.isqrt(pixels)
     tiles = images.detach().cpu().view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
-    axes.imshow(tiles, cmap="Greys", vmin=0, vmax=1, extent=extent or (0, columns, 0, rows), interpolation="nearest")
+    axes.imshow(
+        tiles.numpy(), cmap="Greys", vmin=0, vmax=1, extent=extent or (0, columns, 0, rows), interpolation="nearest"
+    )
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
