@@ -84,8 +84,12 @@ def test_a_walk_covers_the_codes_and_moves_two_dimensions_only(drawn, tmp_path):
     plots.walk(tmp_path / "walk.png", model, z, (3, 1), codes, steps=5)
     assert torch.equal(z, before)
     scatter, tiles = drawn
-    assert scatter.get_xlim() == plots.code_range(codes, 3) == (codes[:, 3].min(), codes[:, 3].max())
-    assert tiles.images[0].get_extent() == [*plots.code_range(codes, 3), *plots.code_range(codes, 1)]
+    assert plots.code_range(codes, 3) == (codes[:, 3].min(), codes[:, 3].max())
+    left, right, bottom, top = tiles.images[0].get_extent()
+    assert (*scatter.get_xlim(), *scatter.get_ylim()) == (left, right, bottom, top)
+    for dimension, low, high in ((3, left, right), (1, bottom, top)):
+        half = (high - low) / 5 / 2  # the first and the last image have their middles at the ends of the range
+        np.testing.assert_allclose((low + half, high - half), plots.code_range(codes, dimension), rtol=1e-5)
     top_right = z.clone()
     top_right[3], top_right[1] = codes[:, 3].max(), codes[:, 1].max()
     with torch.no_grad():
