@@ -175,12 +175,12 @@ def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
 def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
     """Rows of as many square images each, ``(N, D)`` with values in [0, 1], dark ink on white, beside their names."""
     count = len(next(iter(rows.values())))
-    with figures.figure(path, rows=len(rows), size=(min(7.0, 1 + 0.6 * count), 0.62)) as drawn:
-        for axes, (name, images) in zip(drawn, rows.items(), strict=True):
-            draw_tiles(axes, images.unsqueeze(0))
-            axes.set_xticks([])
-            axes.set_yticks([0.5], [name])
-            axes.tick_params(length=0)
+    side = min(0.5, 6.0 / count)  # of an image, in inches
+    with figures.figure(path, size=(1.0 + side * count, 0.1 + side * len(rows))) as (axes,):
+        draw_tiles(axes, torch.stack([images.cpu().float() for images in rows.values()]))
+        axes.set_xticks([])
+        axes.set_yticks([len(rows) - 0.5 - row for row in range(len(rows))], list(rows))
+        axes.tick_params(length=0)
 
 
 def draw_tiles(axes: Axes, images: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:

@@ -60,11 +60,14 @@ def test_varied_images_are_one_of_each_kind():
 def test_rows_of_images_keep_order_and_side(drawn, tmp_path):
     above, below = torch.rand(2, 3, 16)
     plots.image_rows(tmp_path / "rows.png", {"above": above, "below": below})
-    for axes, name, images in zip(drawn, ("above", "below"), (above, below), strict=True):
-        assert [label.get_text() for label in axes.get_yticklabels()] == [name]
-        shown = axes.images[0].get_array()
+    (axes,) = drawn
+    heights = {label.get_text(): y for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    assert heights == {"above": 1.5, "below": 0.5}
+    shown = axes.images[0].get_array()
+    assert shown.shape == (8, 12)
+    for row, images in enumerate((above, below)):
         for i, image in enumerate(images):
-            np.testing.assert_array_equal(shown[:, 4 * i : 4 * i + 4], image.view(4, 4))
+            np.testing.assert_array_equal(shown[4 * row : 4 * row + 4, 4 * i : 4 * i + 4], image.view(4, 4))
 
 
 def test_weights_are_shown_with_bound_estimate_and_largest(drawn, tmp_path):
