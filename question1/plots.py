@@ -175,22 +175,22 @@ def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
 def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
     """Rows of as many square images each, ``(N, D)`` with values in [0, 1], dark ink on white, beside their names."""
     count = len(next(iter(rows.values())))
-    with figures.figure(path, rows=len(rows), size=(min(7.0, 1 + 0.6 * count), 0.62)) as drawn:
-        for axes, (name, images) in zip(drawn, rows.items(), strict=True):
-            draw_tiles(axes, images.unsqueeze(0))
-            axes.set_xticks([])
-            axes.set_yticks([0.5], [name])
-            axes.tick_params(length=0)
+    side = min(0.5, 6.0 / count)  # of an image, in inches
+    with figures.figure(path, size=(1.0 + side * count, 0.1 + side * len(rows))) as (axes,):
+        draw_tiles(axes, torch.stack([images.cpu().float() for images in rows.values()]))
+        axes.set_xticks([])
+        axes.set_yticks([len(rows) - 0.5 - row for row in range(len(rows))], list(rows))
+        axes.tick_params(length=0)
 
 
-def draw_tiles(axes: Axes, images: Tensor, extent: Sequence[float] | None = None) -> None:
+def draw_tiles(axes: Axes, images: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
     """Draw square images ``(R, C, D)``, the first row at the top, on axes without grid or frame."""
     rows, columns, pixels = images.shape
     side = math.isqrt(pixels)
-    tiles = images.detach().cpu().view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
-    axes.imshow(
-        tiles.numpy(), cmap="Greys", vmin=0, vmax=1, extent=extent or (0, columns, 0, rows), interpolation="nearest"
-    )
+    tiles = images.detach().cpu().reshape(rows, columns, side, side).transpose(1, 2)
+    mosaic = tiles.reshape(rows * side, columns * side).numpy()
+    extent = extent or (0, columns, 0, rows)
+    axes.imshow(mosaic, cmap="Greys", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
@@ -205,7 +205,7 @@ def importance_weights(path: Path, log_weights: Tensor) -> None:
     y = log_weights.detach().cpu().double()
     shares = torch.softmax(y, dim=0).sort(descending=True).values.cumsum(0)
     counts = np.arange(1, len(y) + 1)
-    above = {"fontsize": 7, "loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+    above: dict[str, Any] = {"fontsize": 7, "loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
     with figures.figure(path, columns=2, size=(3.2, 2.6)) as (left, right):
         left.hist(y.numpy(), bins=40, color=figures.COLOURS[5])
         lines = {"their mean: the ELBO": y.mean(), "log of the mean weight": log_mean_exp(y), "largest": y.max()}
@@ -236,13 +236,15 @@ def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], cod
     plane = z.repeat(steps, steps, 1)
     plane[..., across] = torch.linspace(left, right, steps, device=z.device)
     plane[..., upwards] = torch.linspace(top, bottom, steps, device=z.device).unsqueeze(1)
+    images = torch.sigmoid(model.decode(plane.flatten(0, 1))).view(steps, steps, -1)
+    # The middle of each image is where its code lies.
+    half_x, half_y = (0.5 * (high - low) / (steps - 1) for low, high in ((left, right), (bottom, top)))
+    extent = (left - half_x, right + half_x, bottom - half_y, top + half_y)
     with figures.figure(path, columns=2, size=(3.5, 3.3)) as (scatter, tiles):
         scatter.plot(codes[:, across].cpu(), codes[:, upwards].cpu(), ".", ms=1.5, color="grey", alpha=0.5)
         scatter.plot(z[across].item(), z[upwards].item(), "o", color=figures.COLOURS[1], ms=5)
-        scatter.set(xlim=(left, right), ylim=(bottom, top), title="codes of the data")
-        draw_tiles(
-            tiles, torch.sigmoid(model.decode(plane.flatten(0, 1))).view(steps, steps, -1), (left, right, bottom, top)
-        )
+        scatter.set(xlim=extent[:2], ylim=extent[2:], title="codes of the data")
+        draw_tiles(tiles, images, extent)
         tiles.set(title="decoded", aspect="auto")
         for axes in (scatter, tiles):
             axes.set(xlabel=f"dimension {across}", ylabel=f"dimension {upwards}")

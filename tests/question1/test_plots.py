@@ -60,11 +60,14 @@ def test_varied_images_are_one_of_each_kind():
 def test_rows_of_images_keep_order_and_side(drawn, tmp_path):
     above, below = torch.rand(2, 3, 16)
     plots.image_rows(tmp_path / "rows.png", {"above": above, "below": below})
-    for axes, name, images in zip(drawn, ("above", "below"), (above, below), strict=True):
-        assert [label.get_text() for label in axes.get_yticklabels()] == [name]
-        shown = axes.images[0].get_array()
+    (axes,) = drawn
+    heights = {label.get_text(): y for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    assert heights == {"above": 1.5, "below": 0.5}
+    shown = axes.images[0].get_array()
+    assert shown.shape == (8, 12)
+    for row, images in enumerate((above, below)):
         for i, image in enumerate(images):
-            np.testing.assert_array_equal(shown[:, 4 * i : 4 * i + 4], image.view(4, 4))
+            np.testing.assert_array_equal(shown[4 * row : 4 * row + 4, 4 * i : 4 * i + 4], image.view(4, 4))
 
 
 def test_weights_are_shown_with_bound_estimate_and_largest(drawn, tmp_path):
@@ -84,8 +87,12 @@ def test_a_walk_covers_the_codes_and_moves_two_dimensions_only(drawn, tmp_path):
     plots.walk(tmp_path / "walk.png", model, z, (3, 1), codes, steps=5)
     assert torch.equal(z, before)
     scatter, tiles = drawn
-    assert scatter.get_xlim() == plots.code_range(codes, 3) == (codes[:, 3].min(), codes[:, 3].max())
-    assert tiles.images[0].get_extent() == [*plots.code_range(codes, 3), *plots.code_range(codes, 1)]
+    assert plots.code_range(codes, 3) == (codes[:, 3].min(), codes[:, 3].max())
+    left, right, bottom, top = tiles.images[0].get_extent()
+    assert (*scatter.get_xlim(), *scatter.get_ylim()) == (left, right, bottom, top)
+    for dimension, low, high in ((3, left, right), (1, bottom, top)):
+        half = (high - low) / 5 / 2  # the first and the last image have their middles at the ends of the range
+        np.testing.assert_allclose((low + half, high - half), plots.code_range(codes, dimension), rtol=1e-5)
     top_right = z.clone()
     top_right[3], top_right[1] = codes[:, 3].max(), codes[:, 1].max()
     with torch.no_grad():
