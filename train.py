@@ -17,7 +17,6 @@ from typing import Any, Literal
 import torch
 from simple_parsing import field as option
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from data.densities import TARGETS, Target
 from lab import checkpoint, command_line, jobs
@@ -127,7 +126,7 @@ def one_cycle(peak: float, num_iter: int) -> Tensor:
     return torch.tensor(rates)
 
 
-def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple[list[Flow], dict[str, Any]]:
+def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[list[Flow], dict[str, Any]]:
     """Train the flows of a group, or go on from the checkpoint in its folder.
 
     Returns:
@@ -162,9 +161,7 @@ def train_group(group: Group, position: int = 0, progress: bool = True) -> tuple
     with (
         command_line.Interruption() as interruption,
         Record(group.out, step) as record,
-        tqdm(
-            total=group.num_iter, initial=step, desc=label, unit=" updates", position=position, disable=not progress
-        ) as bar,
+        jobs.bar(workers, total=group.num_iter, initial=step, desc=label, unit=" updates", disable=not progress) as bar,
     ):
         while step < group.num_iter:
             if interruption.requested:
@@ -220,13 +217,13 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
             plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, target, seed)
 
 
-def run_group(group: Group, position: int = 0, progress: bool = True) -> list[dict[str, Any]]:
+def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group; what one process does."""
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        flows, training = train_group(group, position, progress)
+        flows, training = train_group(group, workers, progress)
         records = evaluate(group, flows)
         draw_pictures(group, flows, records, group.out.parent)
         for i, record in enumerate(records):
@@ -339,7 +336,7 @@ def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> 
     # The deepest flows take longest: started first, they do not keep the others waiting at the end.
     order = sorted(range(len(groups)), key=lambda i: -groups[i].num_layers)
     with jobs.pool(min(workers, len(groups))) as pool:
-        futures = {i: pool.submit(run_group, groups[i], n % workers, progress) for n, i in enumerate(order)}
+        futures = {i: pool.submit(run_group, groups[i], workers, progress) for i in order}
         return [record for i in range(len(groups)) for record in futures[i].result()]
 
 

@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def pool(workers: int, threads: int | None = None) -> Iterator[ProcessPoolExecut
         threads: Of torch in each; None for its default.
     """
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads,))
+    lock = context.RLock()  # one process at a time writes to the screen
+    tqdm.set_lock(lock)
+    executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lock))
     try:
         yield executor
     except BaseException:
@@ -68,7 +71,17 @@ def pool(workers: int, threads: int | None = None) -> Iterator[ProcessPoolExecut
     executor.shutdown()
 
 
-def _begin_worker(threads: int | None) -> None:
+def bar(workers: int, **options: Any) -> tqdm:
+    """A progress bar that has a line of its own among those of a pool's workers, and leaves none behind.
+
+    A bar that stayed on the screen would move the cursor, of which the other processes know nothing.
+    """
+    number = re.search(r"\d+$", multiprocessing.current_process().name)  # consecutive within a pool
+    return tqdm(position=int(number[0]) % workers if number else 0, leave=workers == 1, **options)
+
+
+def _begin_worker(threads: int | None, lock: Any) -> None:
+    tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
     if threads:
         torch.set_num_threads(threads)

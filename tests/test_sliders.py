@@ -20,6 +20,7 @@ import nbformat
 import pytest
 import websocket
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from tests.test_notebooks import SMALL
@@ -158,8 +159,9 @@ def shortened(name: str, folder: Path) -> nbformat.NotebookNode:
 
     Where cells are tagged ``setup``, the sliders need no others.
     """
-    given = nbformat.read(ROOT / name, as_version=4)
-    given = parameterize_notebook(given, {**SMALL[name], "out": str(folder / name / "run")})
+    given = parameterize_notebook(
+        load_notebook_node(str(ROOT / name)), {**SMALL[name], "out": str(folder / name / "run")}
+    )
     code = [cell for cell in given.cells if cell.cell_type == "code"]
     if any(tagged(cell, "setup") for cell in code):
         needed = ("parameters", "injected-parameters", "setup")

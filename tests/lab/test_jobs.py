@@ -195,3 +195,16 @@ def test_summary_is_the_mean_and_deviation_over_seeds(tmp_path):
         summary.collect(tmp_path)
     with pytest.raises(ValueError, match="no finished run"):
         summary.collect(tmp_path / "nothing")
+
+
+def test_workers_draw_their_bars_in_lines_of_their_own():
+    """As long as two processes are at work, their bars are on two lines."""
+    task = "(__import__('time').sleep(0.3), __import__('os').getpid(), __import__('lab.jobs').jobs.bar(2, total=1))[1:]"
+    ask = f"(lambda process, bar: (process, -bar.pos, bar.leave, bar.close())[:3])(*{task})"
+    seen: set[tuple[int, int, bool]] = set()
+    with jobs.pool(2, threads=1) as pool:
+        end = time.monotonic() + 300
+        while len({process for process, *_ in seen}) < 2 and time.monotonic() < end:
+            seen |= {future.result() for future in [pool.submit(eval, ask) for _ in range(4)]}
+    assert {(line, leave) for _, line, leave in seen} == {(0, False), (1, False)}
+    assert jobs.bar(1, total=1, disable=True).leave
