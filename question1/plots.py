@@ -184,7 +184,7 @@ def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
             axes.tick_params(length=0)
 
 
-def draw_tiles(axes: Axes, images: Tensor, extent: Sequence[float] | None = None) -> None:
+def draw_tiles(axes: Axes, images: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
     """Draw square images ``(R, C, D)``, the first row at the top, on axes without grid or frame."""
     rows, columns, pixels = images.shape
     side = math.isqrt(pixels)
