@@ -98,7 +98,7 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, 
                 ncols=4,
                 columnspacing=1,
             )
-            figures.save(drawing, path, colours=64)
+            figures.save(drawing, path, colours=128)
         finally:
             plt.close(drawing)
 
@@ -174,7 +174,7 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
     rows = -(-len(games) // columns)
     side = max(reach(game, trajectory, of) for _, game, trajectory in games)
     size = (figures.WIDTH / columns, 1.55)
-    with figures.figure(path, columns, size, rows, colours=64, sharex=True, sharey=True) as places:
+    with figures.figure(path, columns, size, rows, colours=128, sharex=True, sharey=True) as places:
         for place in places[len(games) :]:
             place.set_visible(False)
         for place, (name, game, trajectory) in zip(places, games, strict=False):
