@@ -1,13 +1,12 @@
 """Question 2.6: all configurations of the dirac game, theory beside practice."""
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from experiments.options import Options
-from question2 import runs
+from question2 import dirac_plots, runs
 from question2.configurations import Management
 
 SEED = 31415
@@ -21,10 +20,12 @@ def run(options: Options) -> dict[str, Any]:
     started = time.perf_counter()
     outcome = runs.run_all(runs.plan("dirac-*", [seed], Management(exp_path=str(out)), **changes))
     seconds = time.perf_counter() - started
-    shutil.copy(out / f"dirac-{seed}.png", options.figures / "dirac_overview.png")
-    rows = []
+    rows, games = [], []
     for one in outcome.runs:
-        shutil.copy(one.folder / "trajectory.png", options.figures / f"dirac_{one.name}.png")
+        trajectory = runs.load_trajectory(one.folder)
+        assert trajectory is not None
+        games.append((one.name, one.hp.game, trajectory))
+        dirac_plots.final_plot(options.figures / f"dirac_{one.name}.svg", *games[-1])
         setting = {
             "loss": one.hp.loss_type,
             "penalty": one.hp.critic_reg_type,
@@ -32,6 +33,7 @@ def run(options: Options) -> dict[str, Any]:
             "ema": one.hp.generator_alpha_ema,
         }
         rows.append({"name": one.name, **setting, **(outcome.results[one.label] or {})})
+    dirac_plots.overview(options.figures / "dirac_overview.png", games)
     first = outcome.runs[0].hp
     return {
         "dataset": "none",

@@ -6,7 +6,6 @@ numbers are shown.
 
 import json
 import math
-import shutil
 import statistics
 from collections.abc import Sequence
 from itertools import cycle, pairwise
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
 import benchmarks.gan
@@ -72,24 +73,23 @@ def run(options: Options) -> dict[str, Any]:
     for name, of_name in by_name.items():
         row = summarise(of_name, [outcome.results[one.label] or {} for one in of_name], names)
         rows.append(row)
-        draw_curves(options.figures / f"gan_curve_{name}.svg", row, names[1])
-        image_plots.save_sheet(options.figures / f"gan_sheet_{name}.png", of_name[0].folder)
-        last = of_name[0].folder / f"samples_{of_name[0].hp.max_iters:06}.png"
-        shutil.copy(last, options.figures / f"gan_samples_{name}.png")
+        image_plots.save_sheet(options.figures / f"gan_sheet_{name}.jpg", of_name[0].folder)
+        last = image_plots.read_grid(of_name[0].folder / f"samples_{of_name[0].hp.max_iters:06}.png")
+        figures.photograph(options.figures / f"gan_samples_{name}.jpg", last[None], columns=1, padding=0)
     draw_critics(options.figures / "gan_critics.svg", rows)
     best = min(rows, key=lambda row: row["final"][names[1]]["mean"])
     first = by_name[best["name"]][0]
     generator = image_gan.load_generator(first.folder / "generator.pt", images.train.device)
     labelled = data.cifar10(options.data) if images.dataset == "cifar10" else None
     copied = gan_samples.draw_neighbours(
-        options.figures / "gan_neighbours.png", generator, images, labelled and labelled.test
+        options.figures / "gan_neighbours.jpg", generator, images, labelled and labelled.test
     )
-    gan_samples.draw_interpolation(options.figures / "gan_interpolation.png", generator)
+    gan_samples.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
     eval_step = images.evaluation(generator.dimz)
     corrupted = gan_samples.corruption_scores(images, labelled, eval_step, count=100 if options.quick else 5000)
     anchors = gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000)
     gan_samples.draw_corruptions(options.figures / "gan_corruptions.svg", corrupted, names[1])
-    draw_distances(options.figures / "gan_distances.svg", rows, anchors, names[1])
+    draw_curves(options.figures / "gan_curves.svg", rows, names[1], anchors)
     return {
         **frame(outcome, scale),
         "seeds": [one.hp.seed for one in by_name[best["name"]]],
@@ -189,42 +189,58 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
     }
 
 
-def draw_curves(path: Path, row: dict[str, Any], name: str) -> None:
-    """The metric and the distances of one configuration's runs over training."""
-    curves = [
-        image_plots.Curves(run["metric"], *([line[:2] for line in run[key]] for key in ("curve", "trained_curve")))
-        for run in row["runs"]
-    ]
-    image_plots.save_curves(path, row["name"], curves, row["loss"], name)
+def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: Sequence[dict[str, Any]] = ()) -> None:
+    """A panel for each configuration, and where there are sets to place them between, one with all distances."""
+    panels = len(rows) + bool(anchors)
+    columns = min(2, panels)
+    size = (figures.WIDTH / 2, 1.85)
+    with figures.figure(path, columns=columns, rows=-(-panels // columns), size=size) as places:
+        for axes, row in zip(places, rows, strict=False):
+            curves = [
+                image_plots.Curves(
+                    run["metric"], *([line[:2] for line in run[key]] for key in ("curve", "trained_curve"))
+                )
+                for run in row["runs"]
+            ]
+            image_plots.draw_curves(axes, curves, row["loss"], name)
+            axes.set_title(row["name"])
+        if anchors:
+            draw_distances(places[len(rows)], rows, anchors, name)
+        for axes in places[panels:]:
+            axes.set_visible(False)
 
 
-def draw_distances(path: Path, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
-    """The distances of all averaged generators over training, between those of sets that everybody knows."""
-    with figures.figure(path, size=(3.1, 2.2)) as (axes,):
-        for row, style in zip(rows, cycle(["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))])):
-            steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
-            axes.plot(steps, fids, linestyle=style, label=row["name"].removeprefix("cifar10-"))
-        for anchor in anchors:
-            if anchor["name"] != "training images":  # which lie where the held-out ones do
-                axes.axhline(anchor["FID"], color="black", linewidth=0.6)
-                axes.text(steps[-1], anchor["FID"], anchor["name"], fontsize=7.5, ha="right", va="bottom")
-        axes.set_yscale("log")
-        axes.set_ylim(top=2 * max(anchor["FID"] for anchor in anchors))
-        axes.set_xlabel("generator updates")
-        axes.set_ylabel(name)
-        axes.legend(fontsize=7.5, ncols=2)
+def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
+    """The distances of all averaged generators over training, between those of sets that everybody knows.
+
+    In other colours than the metric's and the distance's, since here a colour is a configuration.
+    """
+    colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
+    for row, colour, dashes in zip(rows, cycle(colours), cycle(figures.DASHES)):
+        steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
+        axes.plot(steps, fids, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
+    for anchor in anchors:
+        if anchor["name"] != "training images":  # which lie where the held-out ones do
+            axes.axhline(anchor["FID"], color="black", linewidth=0.6)
+            axes.text(steps[-1], anchor["FID"], anchor["name"], ha="right", va="bottom")
+    axes.set_yscale("log")
+    axes.set_ylim(top=2 * max(anchor["FID"] for anchor in anchors))
+    axes.set(title="all of them", xlabel="generator updates", ylabel=name)
+    axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.5)
 
 
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The critic's mean value at held-out real images and at generated ones, over training."""
-    with figures.figure(path, columns=len(rows), size=(6.4 / len(rows), 1.8)) as columns:
+    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 1.7)) as columns:
         for axes, row in zip(columns, rows, strict=True):
             steps, real, fake = zip(*row["runs"][0]["critic"], strict=True)
             axes.plot(steps, real, color=figures.COLOURS[2], label="real")
             axes.plot(steps, fake, "--", color=figures.COLOURS[3], label="generated")
-            axes.set_title(row["name"], fontsize=8)
-            axes.set_xticks([0, steps[-1]])
-            axes.tick_params(labelsize=7)
+            axes.set_title(row["name"])
+            axes.xaxis.set_major_locator(MaxNLocator(2, prune="upper"))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
         columns[0].set_ylabel("critic's mean")
-        columns[len(rows) // 2].set_xlabel("generator updates")
-        columns[-1].legend(fontsize=7)
+        drawing = columns[0].figure
+        drawing.supxlabel("generator updates")
+        handles = columns[0].get_legend_handles_labels()
+        drawing.legend(*handles, loc="outside upper right", ncols=2, borderaxespad=0)

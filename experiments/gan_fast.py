@@ -93,7 +93,7 @@ def compare_curves(results: Sequence[dict[str, Any]], name: str) -> dict[str, An
 
 def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The metric of the fast path over those of the plain one."""
-    with figures.figure(path, columns=len(rows)) as columns:
+    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 2.1)) as columns:
         for axes, row in zip(columns, rows, strict=True):
             for i, curve in enumerate(row["plain"]):
                 colour = figures.COLOURS[0] if i == 0 else "0.6"
@@ -103,4 +103,4 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             axes.set(title=row["name"], xlabel="generator updates", ylabel=f"metric ({row['loss']})")
             if row["loss"] == "W1":
                 axes.set_yscale("log")  # it falls by two orders of magnitude
-        columns[0].legend(fontsize=7)
+        columns[0].legend()

@@ -10,11 +10,10 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
-from torchvision.utils import save_image
 
 import data
 from gan import EvalStep, to_uint8
-from lab import checkpoint, figures
+from lab import figures
 from model import Generator
 from question2 import score
 from question2.runs import Images
@@ -87,9 +86,16 @@ def draw_neighbours(
     fake = generated(generator, count if held_out is not None else rows, seed=1)
     real = fake[:0] if held_out is None else held_out[:count].to(fake.device)
     distance, index = nearest(network_of(images), torch.cat([fake, real]), images.train, neighbours=6)
-    picture = torch.cat([fake[:rows, None], images.train[index[:rows]]], dim=1).flatten(0, 1)
-    _save(path, picture, columns=7)
+    draw_blocks(path, torch.cat([fake[:rows, None], images.train[index[:rows]]], dim=1))
     return None if held_out is None else data_copying(distance[: len(fake), 0], distance[len(fake) :, 0])
+
+
+def draw_blocks(path: Path, table: Tensor) -> None:
+    """Rows of images ``(rows, columns, 3, H, W)`` in two blocks side by side, with a blank column between them."""
+    left, right = table.chunk(2)
+    blank = torch.full_like(left[:, :1], 255)
+    picture = torch.cat([left, blank, right], dim=1)
+    figures.photograph(path, picture.flatten(0, 1), columns=picture.shape[1])
 
 
 def network_of(images: Images) -> score.Network:
@@ -109,12 +115,7 @@ def draw_interpolation(path: Path, generator: Generator, rows: int = 5, columns:
     noise = torch.randn(2, rows, generator.dimz, generator=torch.Generator().manual_seed(2))
     angle = torch.linspace(0, math.pi / 2, columns).view(1, -1, 1)
     z = (torch.cos(angle) * noise[0, :, None] + torch.sin(angle) * noise[1, :, None]).flatten(0, 1)
-    _save(path, to_uint8(generator(z.to(next(generator.parameters()).device))), columns)
-
-
-def _save(path: Path, images: Tensor, columns: int) -> None:
-    with checkpoint.atomic_write(path) as temporary:
-        save_image(images.cpu().float() / 255, temporary, nrow=columns)
+    figures.photograph(path, to_uint8(generator(z.to(next(generator.parameters()).device))), columns)
 
 
 def corruptions(
@@ -183,15 +184,14 @@ def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> N
     units = {
         "noise": "$\\sigma$ (of 255)",
         "blur": "$\\sigma$ (pixels)",
-        "missing classes": "of 10",
+        "missing classes": "classes of 10",
         "memorised subset": "copies of each",
     }
-    with figures.figure(path, columns=len(rows), size=(6.4 / len(rows), 1.7)) as columns:
+    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 1.6)) as columns:
         for axes, row in zip(columns, rows, strict=True):
             axes.plot(row["strengths"], row["distances"], marker="o", markersize=3)
             axes.set(title=row["kind"], xlabel=units[row["kind"]])
             if row["kind"] == "memorised subset":
                 axes.set_xscale("log")
             axes.set_ylim(bottom=0)
-            axes.title.set_fontsize(9)
         columns[0].set_ylabel(name)

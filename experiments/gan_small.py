@@ -40,6 +40,6 @@ def run(options: Options) -> dict[str, Any]:
     for one in outcome.runs:
         row = summarise([one], [outcome.results[one.label] or {}], names)
         rows.append({**row, "name": one.name.removeprefix("cifar10-")})
-        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", rows[-1], names[1])
+        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", rows[-1:], names[1])
         image_plots.save_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one.folder)
     return {**frame(outcome, "small"), "configurations": rows}

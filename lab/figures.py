@@ -12,17 +12,33 @@ import matplotlib.pyplot as plt
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid, save_image
 
 from lab.checkpoint import atomic_write
 
-# Okabe and Ito's colours, told apart by every kind of eye.
+# In inches: the text of the report's page, and a half of it. A picture is drawn at the width at which it is shown, so
+# that its type is as large on paper as it is here.
+WIDTH, HALF = 6.37, 3.12
+# Okabe and Ito's colours, told apart by every kind of eye. In grey only the last two are lighter than the others, so
+# lines that share axes differ in their dashes or marks too.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+DASHES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
+SIZE = 8  # of all type, in points
 STYLE: Any = {
     "font.family": "serif",
-    "font.size": 9,
+    "font.size": SIZE,
+    "axes.titlesize": SIZE,
+    "axes.labelsize": SIZE,
+    "figure.titlesize": SIZE,
+    "figure.labelsize": SIZE,
+    "legend.fontsize": SIZE,
+    "xtick.labelsize": SIZE,
+    "ytick.labelsize": SIZE,
     "mathtext.fontset": "dejavuserif",
     "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -34,24 +50,57 @@ STYLE: Any = {
     "lines.linewidth": 1.3,
     "svg.fonttype": "path",
     "svg.hashsalt": "figures",  # the same picture is the same file
+    "savefig.dpi": 200,
 }
+JPEG = {"quality": 90, "subsampling": 0}  # without subsampling, for thin letters and small images keep their colours
 
 
 @contextmanager
 def figure(
-    path: str | Path, columns: int = 1, size: tuple[float, float] = (3.2, 2.3), rows: int = 1
+    path: str | Path,
+    columns: int = 1,
+    size: tuple[float, float] = (HALF, 2.2),
+    rows: int = 1,
+    colours: int = 256,
+    **options: Any,
 ) -> Iterator[Sequence[Axes]]:
-    """Axes side by side, row by row, saved to ``path`` when the block ends; ``size`` is that of one, in inches."""
+    """Axes side by side, row by row, saved to ``path`` when the block ends.
+
+    Args:
+        path: The picture; its ending says of what kind it is.
+        columns: How many axes side by side.
+        size: Of one of them, in inches. Columns of ``WIDTH / columns`` fill the page.
+        rows: How many rows of them.
+        colours: How many of them a PNG has.
+        options: For ``matplotlib.pyplot.subplots``.
+    """
     with mpl.rc_context(STYLE):
-        drawing, axes = plt.subplots(
-            rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained", squeeze=False
-        )
+        shape = (size[0] * columns, size[1] * rows)
+        drawing, axes = plt.subplots(rows, columns, figsize=shape, layout="constrained", squeeze=False, **options)
         try:
             yield list(axes.flat)
-            with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=200, metadata={"Date": None} if temporary.suffix == ".svg" else None)
+            save(drawing, path, colours)
         finally:
             plt.close(drawing)
+
+
+def save(drawing: Figure, path: str | Path, colours: int = 256) -> None:
+    """Write a drawing: lines and letters as such in SVG; in PNG as pixels of few colours, which are half of the bytes.
+
+    A colour map has 256 of them, lines and letters need fewer.
+    """
+    options: dict[str, dict[str, Any]] = {".svg": {"metadata": {"Date": None}}, ".jpg": {"pil_kwargs": JPEG}}
+    with atomic_write(path) as temporary:
+        drawing.savefig(temporary, **options.get(temporary.suffix, {}))
+        if temporary.suffix == ".png":
+            temporary.write_bytes(compact(temporary, colours))
+
+
+def colour_bar(axes: Sequence[Axes], label: str, **options: Any) -> Colorbar:
+    """What the colours of the last axes' image mean, beside all of them."""
+    bar = axes[0].figure.colorbar(axes[-1].images[-1], ax=axes, label=label, aspect=30, pad=0.02, **options)
+    bar.outline.set_visible(False)  # type: ignore[operator]  # the stubs have a Spine for a Patch
+    return bar
 
 
 def image_grid(path: str | Path, images: Tensor, columns: int, scale: int = 3) -> None:
@@ -74,6 +123,19 @@ def compact(path: str | Path, colours: int = 128) -> bytes:
     buffer = io.BytesIO()
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE).save(
-            buffer, "PNG", optimize=True
+            buffer, "PNG", optimize=True, dpi=picture.info.get("dpi", (72, 72))
         )
     return buffer.getvalue()
+
+
+def photograph(path: str | Path, images: Tensor, columns: int, padding: int = 2) -> None:
+    """Save colour images ``(N, 3, H, W)`` of bytes as a grid, in JPEG: a third of PNG's size, and the same to the eye.
+
+    Raises:
+        ValueError: The path does not end in .jpg.
+    """
+    if Path(path).suffix != ".jpg":
+        raise ValueError(f"a photograph is a .jpg file, not {Path(path).name}")
+    grid = make_grid(images.cpu(), nrow=columns, padding=padding, pad_value=255)
+    with atomic_write(path) as temporary:
+        to_pil_image(grid).save(temporary, **JPEG)

@@ -14,32 +14,34 @@ from lab import figures
 from q1_solution import log_mean_exp
 from question1 import autoencoder, inference_gap
 
+MARKS = "osD^v"  # beside the colours, which grey does not tell apart
+
 
 def training(path: Path, settings: dict[str, Any], target: float | None = None) -> None:
-    """ELBO over epochs, of the training batches (dotted) and the validation set.
+    """The ELBO over the epochs, of the training batches (dotted) and the validation set: mean and range over seeds.
 
     Args:
-        path: File of the picture.
-        settings: By name, results under ``runs``: a line is their mean, a band their range.
+        path: The picture.
+        settings: For each name, ``runs`` with their ``history``.
         target: An ELBO in nats to draw as a dashed line, on an axis that reaches it.
     """
-    with figures.figure(path, size=(5.4, 2.7)) as (axes,):
-        for (name, setting), colour in zip(settings.items(), figures.COLOURS, strict=False):
+    with figures.figure(path, size=(0.9 * figures.WIDTH, 2.6)) as (axes,):
+        for (name, setting), colour, mark in zip(settings.items(), figures.COLOURS, MARKS, strict=False):
             for kind, line in {"train_elbo": ":", "valid_elbo": "-"}.items():
                 curves = np.array([[record[kind] for record in run["history"]] for run in setting["runs"]])
                 epochs = np.arange(1, curves.shape[1] + 1)
                 label = f"{name}, {kind.split('_')[0]}"
-                axes.plot(epochs, curves.mean(0), line, color=colour, label=label)
+                axes.plot(epochs, curves.mean(0), line, color=colour, label=label, marker=mark, markevery=[-1], ms=4)
                 axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
         last = min(run["history"][-1]["valid_elbo"] for setting in settings.values() for run in setting["runs"])
         top = max(run["history"][-1]["train_elbo"] for setting in settings.values() for run in setting["runs"])
         if target is not None:
-            axes.axhline(target, color="grey", linestyle="--", linewidth=1, label=f"target, {target:g}")
+            asked_for = f"target, {target:g}".replace("-", "\N{MINUS SIGN}")
+            axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=asked_for)
             last, top = min(last, target), max(top, target)
-        axes.set(
-            xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=(last - 0.25 * abs(last), top + 0.02 * abs(top))
-        )
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        low, high = last - 0.25 * abs(last), top + 0.02 * abs(top)
+        axes.set(xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=(low, high))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def bound(path: Path, bounds: list[dict[str, Any]]) -> None:
@@ -77,7 +79,7 @@ def images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
 
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:
     """The parts of the inference gap, family by family, for two latent dimensions and for all."""
-    with figures.figure(path, columns=2, size=(3.1, 2.1)) as columns:
+    with figures.figure(path, columns=2, size=(figures.HALF, 2.1)) as columns:
         for axes, rows, title in zip(columns, (plane, full), ("two latent dimensions", "all of them"), strict=True):
             bottom = np.zeros(len(rows))
             for part, colour in (("approximation", figures.COLOURS[0]), ("amortisation", figures.COLOURS[5])):
@@ -94,7 +96,7 @@ def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[d
 
 def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """What the importance-sampling estimate misses of the quadrature's log p(x)."""
-    with figures.figure(path, size=(3.1, 2.1)) as (axes,):
+    with figures.figure(path, size=(figures.HALF, 2.1)) as (axes,):
         k, missing = [row["k"] for row in rows], [row["missing"] for row in rows]
         axes.errorbar(k, [m["mean"] for m in missing], [m["standard_error"] for m in missing], marker="o", ms=4)
         axes.set(xscale="log", yscale="log", xlabel="samples $K$", ylabel="missing of $\\log p(x)$ (nats)")
@@ -108,7 +110,7 @@ def contours(
     shares: Sequence[float] = (0.5, 0.95),
 ) -> None:
     """True posteriors of images on the latent plane (grey), and approximate ones (lines) that hold as much mass."""
-    with figures.figure(path, columns=len(images), size=(6.4 / len(images), 1.65)) as columns:
+    with figures.figure(path, columns=len(images), size=(figures.WIDTH / len(images), 1.75)) as columns:
         for axes, image, of_image in zip(columns, images, posteriors, strict=True):
             grid = window(model, image)
             side = round(len(grid) ** 0.5)
@@ -125,13 +127,12 @@ def contours(
                 )
                 axes.plot([], [], color=colour, label=name)
             axes.set_aspect("equal")
-            axes.tick_params(labelsize=7)
             axes.grid(visible=False)
             inset = axes.inset_axes((0.72, 0.72, 0.28, 0.28))
             inset.imshow(1 - image.view(round(len(image) ** 0.5), -1), cmap="gray", vmin=0, vmax=1)
             inset.set(xticks=[], yticks=[])
             inset.grid(visible=False)
-        columns[0].legend(fontsize=7, loc="lower left")
+        columns[0].legend(loc="lower left")
 
 
 def window(model: autoencoder.VAE, image: Tensor, cells: int = 240, margin: float = 0.4) -> Tensor:

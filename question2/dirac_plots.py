@@ -11,12 +11,16 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib import animation
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from scipy.signal import find_peaks
 
 from dirac import Game, Trajectory
 from lab import figures
 from lab.checkpoint import atomic_write
 from question2 import dirac_theory
 
+FIRST_UPDATES = 300  # a turn of JSD's game and five of W1's
+FEW_TURNS = 40  # so many can be told apart in a panel
 FILM_UPDATES = 1500  # updates of a film, enough for some turns of the slowest game
 
 
@@ -30,22 +34,23 @@ def bounded(game: Game, trajectory: Trajectory, of: int, limit: float = 20.0) ->
 
 
 def draw_field(axes: Axes, game: Game, side: float) -> None:
-    """The vector field in (ψ₀, θ), at ψ₁ = 0, with the real point's equilibrium."""
+    """The vector field in (ψ₀, θ), at ψ₁ = 0, in pixels: its many short lines would be most of a report."""
     line = np.linspace(-side, side, 61)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
-    axes.streamplot(psi0, theta, flow[0], flow[2], color="0.75", linewidth=0.5, density=0.8, arrowsize=0.5)
+    axes.streamplot(psi0, theta, flow[0], flow[2], color="0.7", linewidth=0.5, density=0.7, arrowsize=0.5, zorder=0)
+    axes.set_rasterization_zorder(1)
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.grid(False)
 
 
 def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory, of: int, end: int | None = None) -> None:
-    """One game's way in (ψ₀, θ), from its start (circle) to its end (dot); the average's beside it."""
+    """One game's way in (ψ₀, θ), from its start (circle) to its end (dot), the average's, and the real point."""
     psi0, theta = trajectory.psi[:end, 0, of], trajectory.theta[:end, of]
     axes.plot(psi0, theta, color=figures.COLOURS[0], linewidth=0.6)
     if trajectory.averaged is not None:
         axes.plot(psi0 * 0, trajectory.averaged[:end, of], color=figures.COLOURS[1], linewidth=1.5)
-        axes.plot(0, trajectory.averaged[:end, of][-1], "o", color=figures.COLOURS[1], markersize=3)
+        axes.plot(0, trajectory.averaged[:end, of][-1], "s", color=figures.COLOURS[1], markersize=3)
     axes.plot(psi0[0], theta[0], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
     axes.plot(psi0[-1], theta[-1], "o", color=figures.COLOURS[0], markersize=3)
     axes.plot(0, game.target, "+", color="black", markersize=7)
@@ -56,38 +61,86 @@ def reach(game: Game, trajectory: Trajectory, of: int) -> float:
     return 1.1 * max(np.abs(trajectory.psi[:, 0, of]).max(), np.abs(trajectory.theta[:, of] - game.target).max(), 0.5)
 
 
-def final_plot(path: str | Path, title: str, game: Game, trajectory: Trajectory, of: int = 0) -> None:
-    """One game: over the vector field, over time, and in space with the set of equilibria."""
+def title_of(name: str, game: Game) -> str:
+    """A game's name, and what it is."""
+    penalty = f"{game.reg_type} {game.reg_cf:g}" if game.reg_type else "no penalty"
+    return f"{name}: {game.loss_type}, {penalty}{', average' if game.alpha_ema is not None else ''}"
+
+
+def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, of: int = 0) -> None:
+    """One game: over the vector field, over its first updates and over all, and in space with the set of equilibria."""
     trajectory = bounded(game, trajectory, of)
+    width, height = figures.WIDTH, 1.83
     with mpl.rc_context(figures.STYLE):
-        drawing = plt.figure(figsize=(6.4, 1.95), layout="constrained")
+        drawing = plt.figure(figsize=(width, height))
         try:
-            drawing.suptitle(title, fontsize=8)
-            parts = drawing.add_gridspec(1, 3, width_ratios=(1, 1.45, 1.1))
-            plane, over = drawing.add_subplot(parts[0]), drawing.add_subplot(parts[1])
-            space = drawing.add_subplot(parts[2], projection="3d")
-            side = reach(game, trajectory, of)
-            draw_field(plane, game, side)
+            # In inches, so that the panels are of one height, and at the same places in every game's picture.
+            places = [(0.6, 1.2), (2.33, 1.1), (3.52, 1.15)]
+            plane, first, every = (
+                drawing.add_axes((left / width, 0.41 / height, across / width, 1.2 / height)) for left, across in places
+            )
+            space = drawing.add_axes((4.6 / width, 0.14 / height, 1.45 / width, 1.45 / height), projection="3d")
+            space.patch.set_visible(False)
+            drawing.text(0.6 / width, 1.73 / height, title_of(name, game), va="center")
+            draw_field(plane, game, reach(game, trajectory, of))
             draw_trajectory(plane, game, trajectory, of)
             plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
-            over_time(over, game, trajectory, of)
+            every.sharey(first)
+            every.tick_params(labelleft=False)
+            over_first_updates(first, game, trajectory, of)
+            over_all_updates(every, game, trajectory, of)
             in_space(space, game, trajectory, of)
-            with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=150)
+            drawing.legend(
+                *first.get_legend_handles_labels(),
+                loc="center right",
+                bbox_to_anchor=(1.0, 1.73 / height),
+                borderaxespad=0,
+                ncols=4,
+                columnspacing=1,
+            )
+            figures.save(drawing, path, colours=128)
         finally:
             plt.close(drawing)
 
 
-def over_time(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
-    """θ, its average, and the critic's parameters over all updates."""
-    lines = {"$\\theta$": trajectory.theta, "$\\psi_0$": trajectory.psi[:, 0], "$\\psi_1$": trajectory.psi[:, 1]}
+def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
+    """θ, its average, and the critic's parameters while single turns can be seen."""
+    lines = [
+        ("$\\theta$", trajectory.theta[:, of], figures.COLOURS[0], "-"),
+        ("$\\psi_0$", trajectory.psi[:, 0, of], figures.COLOURS[2], "--"),
+        ("$\\psi_1$", trajectory.psi[:, 1, of], figures.COLOURS[3], ":"),
+    ]
     if trajectory.averaged is not None:
-        lines["average of $\\theta$"] = trajectory.averaged
-    for (label, values), colour in zip(lines.items(), (figures.COLOURS[i] for i in (0, 2, 3, 1)), strict=False):
-        axes.plot(values[:, of], label=label, color=colour, linewidth=0.6)
+        lines.append(("average of $\\theta$", trajectory.averaged[:, of], figures.COLOURS[1], "-"))
+    for label, values, colour, dashes in lines:
+        wide = 1.8 if label.startswith("average") else 1.0
+        axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=wide)
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set_xlabel("update")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=4, columnspacing=1, handlelength=1)
+    axes.set(xlabel="first updates", ylabel="parameters", xlim=(0, FIRST_UPDATES))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+
+
+def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
+    """θ, or where its turns are too many to be seen, the band between its turning points; and the average."""
+    theta = trajectory.theta[:, of]
+    upper, lower = envelope(theta, 1), envelope(theta, -1)
+    if len(upper.T) < FEW_TURNS:
+        axes.plot(theta, color=figures.COLOURS[0], linewidth=0.8)
+    else:
+        around = np.concatenate([upper, lower[:, ::-1]], axis=1)
+        axes.fill(*around, facecolor=to_rgba(figures.COLOURS[0], 0.3), edgecolor=figures.COLOURS[0], linewidth=0.8)
+    if trajectory.averaged is not None:
+        axes.plot(trajectory.averaged[:, of], color=figures.COLOURS[1], linewidth=1.4)
+    axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
+    axes.set(xlabel="all updates", xlim=(0, len(theta) - 1))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+
+
+def envelope(values: np.ndarray, sign: int) -> np.ndarray:
+    """The curve through the upper (sign 1) or lower (-1) turning points, from first to last value: ``(2, points)``."""
+    turns, _ = find_peaks(sign * values)
+    points = np.array([0, *turns, len(values) - 1])
+    return np.stack([points, values[points]])
 
 
 def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
@@ -101,13 +154,18 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
             axes.plot([0, 0], [low, high], [game.target] * 2, color="black", linewidth=1.2)
         else:
             axes.plot([0], [0], [game.target], "+", color="black", markersize=7)
-    axes.set_xlabel("$\\psi_0$", labelpad=-8)
-    axes.set_ylabel("$\\psi_1$", labelpad=-8)
-    axes.set_zlabel("$\\theta$", labelpad=-8)
+    axes.set_xlabel("$\\psi_0$", labelpad=-9)
+    axes.set_ylabel("$\\psi_1$", labelpad=-9)
+    axes.set_zlabel("$\\theta$", labelpad=-4)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_major_locator(mpl.ticker.MaxNLocator(2))
-    axes.tick_params(labelsize=7, pad=-4)
-    axes.set_box_aspect(None, zoom=0.98)
+        low, high = axis.get_view_interval()
+        # Two ticks well within each edge: at a corner those of two edges would touch.
+        ticks = mpl.ticker.MaxNLocator(8, steps=[1, 2, 5]).tick_values(low, high)
+        inside = ticks[(ticks > low + 0.2 * (high - low)) & (ticks < high - 0.2 * (high - low))]
+        axis.set_ticks([inside[0], inside[-1]])
+    axes.tick_params(pad=-4)
+    axes.tick_params(axis="z", pad=-1)
+    axes.set_box_aspect(None, zoom=0.9)
 
 
 def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of: int = 0, columns: int = 5) -> None:
@@ -115,45 +173,30 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of
     games = [(name, game, bounded(game, trajectory, of)) for name, game, trajectory in games]
     rows = -(-len(games) // columns)
     side = max(reach(game, trajectory, of) for _, game, trajectory in games)
-    with mpl.rc_context(figures.STYLE):
-        drawing, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(1.28 * columns, 1.55 * rows),
-            layout="constrained",
-            squeeze=False,
-            sharex=True,
-            sharey=True,
-        )
-        try:
-            for place in axes.flat[len(games) :]:
-                place.set_visible(False)
-            for place, (name, game, trajectory) in zip(axes.flat, games, strict=False):
-                draw_field(place, game, side)
-                draw_trajectory(place, game, trajectory, of)
-                penalty = f"{game.reg_type} {game.reg_cf:g}" if game.reg_type else "no penalty"
-                average = ", EMA" if game.alpha_ema is not None else ""
-                place.set_title(f"{name}\n{game.loss_type}, {penalty}{average}", fontsize=7)
-                place.tick_params(labelsize=7)
-            drawing.supxlabel("critic's slope $\\psi_0$", fontsize=9)
-            drawing.supylabel("generated point $\\theta$", fontsize=9)
-            with atomic_write(path) as temporary:
-                drawing.savefig(temporary, dpi=200)
-        finally:
-            plt.close(drawing)
+    size = (figures.WIDTH / columns, 1.55)
+    with figures.figure(path, columns, size, rows, colours=128, sharex=True, sharey=True) as places:
+        for place in places[len(games) :]:
+            place.set_visible(False)
+        for place, (name, game, trajectory) in zip(places, games, strict=False):
+            draw_field(place, game, side)
+            draw_trajectory(place, game, trajectory, of)
+            place.set_title(title_of(name, game).replace(": ", "\n").replace(", average", ", av."))
+        drawing = places[0].figure
+        drawing.supxlabel("critic's slope $\\psi_0$")
+        drawing.supylabel("generated point $\\theta$")
 
 
 def contraction(path: str | Path, long: dict[str, Any]) -> None:
     """The distance from the equilibrium over very many updates of the games without a penalty, and theory's."""
-    with figures.figure(path, size=(4.2, 2.4)) as (axes,):
-        for (loss, of_loss), colour in zip(long["losses"].items(), figures.COLOURS, strict=False):
-            axes.loglog(long["updates"], of_loss["measured"], "o", markersize=3, color=colour, label=f"{loss}, played")
+    with figures.figure(path, size=(0.75 * figures.WIDTH, 2.4)) as (axes,):
+        for (loss, of_loss), colour, mark in zip(long["losses"].items(), figures.COLOURS, "os", strict=False):
+            axes.loglog(long["updates"], of_loss["measured"], mark, markersize=3, color=colour, label=f"{loss}, played")
             axes.loglog(long["updates"], of_loss["flow"], color=colour, linewidth=0.9, label=f"{loss}, theory")
         t = np.array(long["updates"], dtype=float)
         axes.loglog(t, (t * long["growth"]) ** -0.5, ":", color="0.4", linewidth=1, label="$r = (n h^2/640)^{-1/2}$")
         lowest = min(min(of_loss["measured"]) for of_loss in long["losses"].values())
         axes.set(xlabel="update $n$", ylabel="distance $r$", ylim=(lowest / 1.5, 2))
-        axes.legend(fontsize=7)
+        axes.legend()
 
 
 def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), updates: int = 400) -> None:

@@ -49,7 +49,7 @@ def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
 
 
 def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> None:
-    """The metric, and the distances of both generators over training: the average's solid, the trained one's dotted.
+    """The metric, and the distances of both generators over training: the average's with dots, the other's dotted.
 
     Runs after the first are pale. The metric of W1 falls by orders of magnitude, so its axis is logarithmic, if all its
     values are positive. What a run does not have yet is left out.
@@ -59,11 +59,11 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
         alpha = 0.3 if i else 1.0
         for place, curve, line, colour, width in (
             (axes, run.metric, "-", figures.COLOURS[0], 0.8),
-            (right, run.averaged, "-", figures.COLOURS[1], 1.2),
+            (right, run.averaged, ".-", figures.COLOURS[1], 1.2),
             (right, run.trained, ":", figures.COLOURS[1], 1.2),
         ):
             if curve:
-                place.plot(*zip(*curve, strict=True), line, color=colour, linewidth=width, alpha=alpha)
+                place.plot(*zip(*curve, strict=True), line, color=colour, linewidth=width, alpha=alpha, markersize=4)
     values = [value for run in runs for _, value in run.metric]
     if loss == "W1" and values and min(values) > 0:
         axes.set_yscale("log")
@@ -77,7 +77,7 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
 
 def save_curves(path: str | Path, title: str, runs: Sequence[Curves], loss: str, distance: str) -> None:
     """The picture of :func:`draw_curves` as a file."""
-    with figures.figure(path, size=(3.1, 2.2)) as (axes,):
+    with figures.figure(path, size=(figures.HALF, 2.2)) as (axes,):
         draw_curves(axes, runs, loss, distance)
         axes.set_title(title)
 
@@ -124,8 +124,8 @@ def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
     tiles = [torch.cat([tile(grid, i) for i in range(columns)], dim=2) for grid in rows.values()]
     picture = torch.cat(tiles, dim=1).permute(1, 2, 0).numpy()
     side = picture.shape[0] / len(rows)
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows], fontsize=8)
+    axes.imshow(picture, interpolation="bicubic")  # edges of enlarged pixels would be most of a JPEG
+    axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows])
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.grid(False)
@@ -135,7 +135,7 @@ def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
 def save_sheet(path: str | Path, folder: Path, columns: int = 20) -> None:
     """The picture of :func:`draw_sheet` as a file."""
     rows = len(sheet_steps(sorted(map(step_of, folder.glob("samples_*.png")))))
-    with figures.figure(path, size=(0.3 * columns + 0.5, 0.3 * rows)) as (axes,):
+    with figures.figure(path, size=(figures.WIDTH, 0.95 * figures.WIDTH * rows / columns)) as (axes,):
         draw_sheet(axes, folder, columns)
 
 

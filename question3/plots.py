@@ -16,6 +16,7 @@ from question3.scores import log_density
 from solution import Flow, get_logdet, inverse, invertible_u, log_standard_normal, planar_transformation
 
 SIDE = 5.0  # the axes reach from -5 to 5
+EDGES: dict[str, Any] = {"sharex": True, "sharey": True}
 
 
 def grid(points: int = 201) -> Tensor:
@@ -36,8 +37,16 @@ def show(axes: Axes, values: np.ndarray, title: str, top: float | None = None) -
         vmax=top,
         interpolation="bilinear",
     )
-    axes.set(title=title, aspect="equal")
+    axes.set(title=title, aspect="equal", xticks=(-4, 0, 4), yticks=(-4, 0, 4))
     axes.grid(False)
+
+
+def label_edges(panels: Sequence[Axes], names: tuple[str, str] = ("$z_1$", "$z_2$")) -> None:
+    """Name the axes once for all panels, which share them."""
+    for axes in panels:
+        axes.label_outer()
+    panels[0].figure.supxlabel(names[0])
+    panels[0].figure.supylabel(names[1])
 
 
 def normalised(values: Tensor) -> Tensor:
@@ -79,10 +88,13 @@ def learned_density(path: str | Path, flow: Flow, target: Target, data: Tensor, 
         first = of_target(target).numpy()
         top = float(first.max())
     of_seed = "" if seed is None else f", seed {seed}"
-    with figures.figure(path, columns=3, size=(2.2, 2.3)) as axes:
+    with figures.figure(path, columns=3, size=(figures.WIDTH / 3, 2.0), **EDGES) as axes:
         show(axes[0], first, "data", top)
         show(axes[1], of_flow(flow, "samples"), f"learnt density, k = {len(flow.layers)}{of_seed}", top)
         show(axes[2], histogram(draws(flow, "samples")), "generated", top)
+        label_edges(axes)
+        if top is not None:  # else each panel has a scale of its own
+            figures.colour_bar(axes, "density")
 
 
 @torch.no_grad()
@@ -91,9 +103,11 @@ def samples(path: str | Path, flow: Flow, target: Target, seed: int | None = Non
     density, found = normalised(torch.exp(-target.energy(grid()))).numpy(), histogram(draws(flow, "density"))
     top = float(max(density.max(), found.max()))
     of_seed = "" if seed is None else f", seed {seed}"
-    with figures.figure(path, columns=2, size=(2.2, 2.3)) as axes:
+    with figures.figure(path, columns=2, size=(figures.WIDTH / 3, 2.0), **EDGES) as axes:
         show(axes[0], density, "target", top)
         show(axes[1], found, f"samples, k = {len(flow.layers)}{of_seed}", top)
+        label_edges(axes)
+        figures.colour_bar(axes, "density")
 
 
 @torch.no_grad()
@@ -111,7 +125,7 @@ def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tu
     top = float(max(values.max() for values in [*densities, *drawn]))
     titles = ["target", *(f"k = {len(flow.layers)}, seed {seed}" for seed, flow in flows)]
     columns = len(densities)
-    with figures.figure(path, columns=columns, rows=2, size=(6.4 / columns, 1.65)) as panels:
+    with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.65), **EDGES) as panels:
         for axes, values, title in zip(panels, densities, titles, strict=False):
             show(axes, values, title, top)
         if source == "samples":
@@ -120,9 +134,8 @@ def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tu
             panels[columns].set_axis_off()
         for axes, values in zip(panels[columns + 1 :], drawn, strict=True):
             show(axes, values, "draws", top)
-        for axes in panels:
-            axes.title.set_fontsize(8)
-            axes.tick_params(labelsize=7)
+        label_edges(panels)
+        figures.colour_bar(panels, "density")
 
 
 @torch.no_grad()
@@ -134,11 +147,12 @@ def directions(path: str | Path, target: Target, flows: dict[str, Flow]) -> None
     densities = {"target": of_target(target).numpy()}
     densities |= {f"least {name} KL": of_flow(copy.deepcopy(flow).float(), "samples") for name, flow in flows.items()}
     top = max(density.max() for density in densities.values())
-    with figures.figure(path, columns=3, size=(1.6, 1.75)) as panels:
+    with figures.figure(path, columns=3, size=(0.85 * figures.WIDTH / 3, 1.75), **EDGES) as panels:
         for axes, (title, density) in zip(panels, densities.items(), strict=True):
             show(axes, np.log10(np.maximum(density / top, 1e-3)) + 3, title, 3)
-            axes.title.set_fontsize(8)
-            axes.tick_params(labelsize=7)
+        label_edges(panels)
+        bar = figures.colour_bar(panels, "density / highest", ticks=range(4))
+        bar.set_ticklabels([f"$10^{{{power}}}$" for power in range(-3, 1)])
 
 
 @torch.no_grad()
@@ -149,14 +163,15 @@ def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor,
     """
     draws = torch.randn(1500, 2, generator=torch.Generator().manual_seed(0))
     columns = (len(cases) + 2) // 2
-    with figures.figure(path, columns=columns, rows=2, size=(6.4 / columns, 1.95)) as panels:
+    with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 2.15), **EDGES) as panels:
         _, _, w, b = cases[0]
-        draw_layer(panels[0], draws, torch.zeros(2), w, b, f"before\n$w=${vector(w)}, $b=${number(b)}")
+        draw_layer(panels[0], draws, torch.zeros(2), w, b, f"before\n$w=${vector(w)}\n$b=${number(b)}")
         for axes, (title, u, w, b) in zip(panels[1:], cases, strict=False):
-            numbers = f"$u=${vector(u)}, $w=${vector(w)}, $b=${number(b)}"
-            draw_layer(axes, draws, u, w, b, f"{title}, $w\\cdot u=${number(torch.dot(w, u))}\n{numbers}")
+            numbers = f"$u=${vector(u)}, $w=${vector(w)}\n$b=${number(b)}, $w\\cdot u=${number(torch.dot(w, u))}"
+            draw_layer(axes, draws, u, w, b, f"{title}\n{numbers}")
         for axes in panels[1 + len(cases) :]:
             axes.set_axis_off()
+        label_edges(panels, ("$x_1$", "$x_2$"))
 
 
 def draw_layer(axes: Axes, draws: Tensor, u: Tensor, w: Tensor, b: Tensor, title: str) -> None:
@@ -166,14 +181,13 @@ def draw_layer(axes: Axes, draws: Tensor, u: Tensor, w: Tensor, b: Tensor, title
         for line in (torch.stack([fine, at.expand_as(fine)], 1), torch.stack([at.expand_as(fine), fine], 1)):
             axes.plot(*planar_transformation(line, u, w, b).T, color="0.6", linewidth=0.3, zorder=0)
     after, side = planar_transformation(draws, u, w, b), draws @ w + b > 0
-    for of_side, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[1])):
+    for of_side, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
         axes.plot(*after[of_side].T, ".", color=colour, markersize=1.0)
     along = torch.stack([-w[1], w[0]]) / w.norm()
     ends = torch.stack([t * along - b * w / w.square().sum() for t in (-2 * reach, 2 * reach)])
     axes.plot(*ends.T, "--", color="black", linewidth=0.8)
-    axes.set_title(title, fontsize=7)
-    axes.tick_params(labelsize=7)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=(-4, -2, 0, 2, 4), yticks=(-4, -2, 0, 2, 4))
+    axes.set(title=title, xticks=(-4, 0, 4), yticks=(-4, 0, 4))
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axes.set_aspect("equal")
     axes.grid(visible=False)
 
@@ -193,14 +207,15 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
 
     From samples there is a second limit, that of a finite data set.
     """
-    with figures.figure(path, columns=2) as columns:
+    with figures.figure(path, columns=2, size=(figures.WIDTH / 2, 2.3)) as columns:
         for axes, (source, key, label) in zip(
             columns, [("samples", "gap", "NLL - entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
         ):
-            for name, colour in zip(dict.fromkeys(s["data"] for s in settings), figures.COLOURS, strict=False):
+            names = dict.fromkeys(s["data"] for s in settings)
+            for name, colour, dashes in zip(names, figures.COLOURS, figures.DASHES, strict=False):
                 rows = [s for s in settings if (s["source"], s["data"]) == (source, name)]
                 depths = [row["num_layers"] for row in rows]
-                axes.plot(depths, [row[key]["mean"] for row in rows], color=colour, label=name)
+                axes.plot(depths, [row[key]["mean"] for row in rows], linestyle=dashes, color=colour, label=name)
                 for row in rows:
                     axes.plot(
                         [row["num_layers"]] * len(row[key]["values"]), row[key]["values"], ".", color=colour, ms=4
@@ -212,12 +227,12 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
             if source == "samples":
                 axes.axhline(tuned["limit_of_the_data"], color="0.5", linewidth=0.8, linestyle=":")
                 of_data = f"limit of {tuned['points']:,} points"
-                axes.text(depths[0], 0.85 * tuned["limit_of_the_data"], of_data, fontsize=8, color="0.4", va="top")
+                axes.text(depths[0], 0.85 * tuned["limit_of_the_data"], of_data, color="0.4", va="top")
             axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.5))
             axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
             axes.minorticks_off()
-        columns[1].legend(fontsize=8)
+        columns[1].legend()
 
 
 def of_layer(u: Tensor, w: Tensor, b: Tensor, points: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import functools
 import json
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
-from PIL import Image
 
 import benchmarks.flow
 import benchmarks.gan
@@ -61,7 +61,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_update", lambda: benchmarks.flow.stacked_flows.update)
     monkeypatch.setitem(dirac_long.UPDATES, "quick", 2000)
     monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
-    monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: Image.new("L", (20, 10)).save(path))
+    monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: plt.imsave(path, [[0]], format=path.suffix[1:]))
     out = tmp_path / "runs"
     command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path), "--only", *experiments.EXPERIMENTS]
     experiments.main(command)

@@ -1,0 +1,84 @@
+"""Pictures: as wide as asked for, with letters of one size, and photographs that keep what they show."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lab import figures
+
+
+def draw(path, **options):
+    with figures.figure(path, **options) as panels:
+        for axes in panels:
+            axes.plot([1, 2], [3, 4], label="line")
+            axes.set(title="title", xlabel="x", ylabel="y")
+            axes.legend()
+        sizes = {text.get_fontsize() for text in panels[0].figure.findobj(plt.Text) if text.get_text()}
+    return sizes
+
+
+def test_a_figure_is_as_wide_as_asked_and_all_of_its_letters_have_one_size(tmp_path):
+    path = tmp_path / "a.svg"
+    assert draw(path, columns=2, size=(figures.WIDTH / 2, 2.0)) == {figures.SIZE}
+    width, height = (
+        float(value) for value in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', path.read_text()).groups()
+    )
+    assert (width, height) == pytest.approx((72 * figures.WIDTH, 144))
+
+
+def test_a_figure_of_pixels_has_its_size_in_inches_and_few_colours(tmp_path):
+    path = tmp_path / "a.png"
+    draw(path, size=(2.0, 1.5), colours=16)
+    picture = Image.open(path)
+    dots, _ = picture.info["dpi"]
+    assert np.array(picture.size) / dots == pytest.approx([2.0, 1.5], abs=0.01)
+    assert 2 < len(picture.convert("RGB").getcolors()) <= 16
+
+
+def test_the_same_figure_is_the_same_file(tmp_path):
+    for name in ("a.svg", "b.svg", "a.png", "b.png"):
+        draw(tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_figure_whose_drawing_fails_leaves_no_file(tmp_path):
+    with pytest.raises(ZeroDivisionError), figures.figure(tmp_path / "a.svg"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir()) and not plt.get_fignums()
+
+
+def test_a_photograph_is_near_its_images_in_their_order(tmp_path):
+    ramp = torch.linspace(0, 255, 16).expand(16, 16)
+    images = torch.stack([torch.stack([ramp, ramp.T, torch.full_like(ramp, 60.0 * i)]) for i in range(4)]).byte()
+    path = tmp_path / "a.jpg"
+    figures.photograph(path, images, columns=2, padding=2)
+    grid = np.array(Image.open(path)).astype(int)
+    assert grid.shape == (38, 38, 3)
+    for i, image in enumerate(images):
+        top, left = (2 + 18 * place for place in divmod(i, 2))
+        found = grid[top : top + 16, left : left + 16]
+        assert np.abs(found - image.permute(1, 2, 0).numpy()).mean() < 6
+    assert path.stat().st_size < images.numel()
+    with pytest.raises(ValueError, match=r"\.jpg"):
+        figures.photograph(tmp_path / "a.png", images, columns=2)
+
+
+def test_a_colour_bar_has_the_range_of_the_colours(tmp_path):
+    with figures.figure(tmp_path / "a.png", columns=2) as panels:
+        for axes in panels:
+            axes.imshow([[0.0, 1.0]], vmin=0, vmax=3)
+        bar = figures.colour_bar(panels, "density")
+        assert (bar.vmin, bar.vmax, bar.ax.get_ylabel()) == (0, 3, "density")
+
+
+def test_an_image_grid_asks_for_square_images(tmp_path):
+    with pytest.raises(ValueError, match="square"):
+        figures.image_grid(tmp_path / "a.png", torch.zeros(2, 5), columns=1)
+    figures.image_grid(tmp_path / "a.png", torch.ones(2, 4), columns=2, scale=3)
+    ink = np.array(Image.open(tmp_path / "a.png").convert("L"))
+    assert ink.shape == (3 * 4, 3 * 7) and ink[6, 6] == 0
