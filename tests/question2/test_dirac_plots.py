@@ -61,9 +61,10 @@ def test_film_of_a_chosen_kind(tmp_path):
 
 
 def test_compact_picture_is_smaller_and_keeps_its_colours(tmp_path):
-    with mpl.rc_context(figures.STYLE), figures.figure(tmp_path / "drawing.png") as (axes,):
+    with mpl.rc_context(figures.STYLE), figures.figure(tmp_path / "drawing.svg") as (axes,):
         for i, colour in enumerate(figures.COLOURS):
             axes.plot(np.sin(np.arange(200) / (i + 1)) + i, color=colour)
+        axes.figure.savefig(tmp_path / "drawing.png", dpi=200)
     small = figures.compact(tmp_path / "drawing.png")
     assert len(small) < (tmp_path / "drawing.png").stat().st_size / 2
     before, after = (
