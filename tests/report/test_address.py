@@ -1,6 +1,7 @@
 """The repository's address is one setting, and Colab needs none: the first cell finds the code in an archive."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,16 @@ def test_the_archive_is_small_and_has_no_report(archive):
     assert {"q1_solution.py", "question3/plots.py", "data/classifier.pt", "requirements.txt"} <= set(names)
     assert not [name for name in names if name.endswith((".pdf", ".png", ".svg", ".ipynb")) or "tests" in name]
     assert {path.name for path in ROOT.glob("*.py")} <= set(names)
+
+
+@pytest.mark.parametrize("name", address.NOTEBOOKS)
+def test_the_archive_has_what_a_notebook_imports(name, archive):
+    packed = {Path(entry).parts[0].removesuffix(".py") for entry in zipfile.ZipFile(archive).namelist()}
+    code = [cell.source for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", "\n".join(code), re.MULTILINE))
+    ours = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert imported & ours
+    assert imported & ours <= packed
 
 
 def run_first_cell(folder: Path, then: str = "", **environment: str) -> subprocess.CompletedProcess:
