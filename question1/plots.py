@@ -120,19 +120,21 @@ def contours(
             axes.contourf(
                 x, y, density.view(side, side), levels=[*levels(density, shares), 1.01], cmap="Greys", vmin=-1
             )
-            for (name, q), colour in zip(of_image.items(), figures.COLOURS, strict=False):
+            for (name, q), colour, dashes in zip(of_image.items(), figures.COLOURS, figures.DASHES, strict=False):
                 density = torch.exp(inference_gap.log_density(q, grid))
-                axes.contour(
-                    x, y, density.view(side, side), levels=levels(density, shares), colors=colour, linewidths=1.0
-                )
-                axes.plot([], [], color=colour, label=name)
+                look: dict[str, Any] = {"colors": colour, "linestyles": [dashes], "linewidths": 1.0}
+                axes.contour(x, y, density.view(side, side), levels=levels(density, shares), **look)
+                axes.plot([], [], dashes, color=colour, label=name)
             axes.set_aspect("equal")
             axes.grid(visible=False)
             inset = axes.inset_axes((0.72, 0.72, 0.28, 0.28))
             inset.imshow(1 - image.view(round(len(image) ** 0.5), -1), cmap="gray", vmin=0, vmax=1)
             inset.set(xticks=[], yticks=[])
             inset.grid(visible=False)
-        columns[0].legend(loc="lower left")
+            axes.set_xlabel("$z_1$")
+        columns[0].set_ylabel("$z_2$")
+        columns[0].fill([], [], color="0.45", label="true posterior")
+        columns[0].figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
 def window(model: autoencoder.VAE, image: Tensor, cells: int = 240, margin: float = 0.4) -> Tensor:
