@@ -42,7 +42,7 @@ def posteriors(options: Options, model: VAE, train: Tensor, images: Tensor, num_
 
     Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
     """
-    epochs, steps = (1, 100) if options.quick else (10, 3000)
+    epochs, steps = (1, 100) if options.quick else (10, 2000)
     encoder = inference_gap.fit_encoder(model, train, num_layers, epochs, progress=True)
     with torch.no_grad():
         amortised = encoder.posterior(images.float())

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from q1_solution import log_mean_exp
-from question1.autoencoder import VAE, Posterior, elbo, log_likelihood_logits, log_partition
+from question1.autoencoder import VAE, Posterior, log_likelihood_logits, log_partition, path_elbo
 from solution import get_logdet, inverse, invertible_u, log_standard_normal
 
 
@@ -155,6 +155,9 @@ def fit_encoder(
 ) -> VAE:
     """An encoder with planar layers for the decoder of a model, which is not changed.
 
+    It is trained as planar posteriors need it: with the gradient along the path of the draw, and layers whose
+    parameters change slowly.
+
     Args:
         vae: The model. Where its encoder has the same layers, the new one begins as that one.
         images: Training images, 0 or 1, ``(N, 784)``.
@@ -172,13 +175,12 @@ def fit_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = int(next(vae.decoder.parameters()).shape[0])
-        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers).to(images.device)
+        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers, flow_scale=0.03).to(images.device)
     fitted.decoder.load_state_dict(vae.decoder.state_dict())
     fitted.decoder.requires_grad_(requires_grad=False)
     with torch.no_grad():
         for new, old in zip(fitted.encoder.parameters(), vae.encoder.parameters(), strict=True):
             new[: len(old)] = old  # the same mean and log-variance, and then a flow near the identity
-            new[len(old) :] *= 0.1
     optimizer = torch.optim.Adam(fitted.encoder.parameters(), lr, fused=True)
     updates = epochs * math.ceil(len(images) / batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, updates), pct_start=0.1)
@@ -187,7 +189,7 @@ def fit_encoder(
             order = torch.randperm(len(images), generator=generator, device=images.device)
             for index in order.split(batch_size):
                 noise = torch.randn(len(index), vae.latent_size, generator=generator, device=images.device)
-                loss = -elbo(fitted, images[index], noise).mean()
+                loss = -path_elbo(fitted, images[index], noise).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
