@@ -323,9 +323,12 @@ def data_by_depth(
             left = [nats[name, k] for k in depths if (name, k) in nats]
             panel.plot([k for k in depths if (name, k) in nats], left, "o-", markersize=4)
             panel.set(xscale="log", yscale="log", xlabel="layers $k$", box_aspect=1)
-            panel.set_title("NLL − entropy (nats)" if from_samples else "KL(q‖p) (nats)")
+            panel.set_title("gap (nats)" if from_samples else "KL(q‖p) (nats)")
             panel.set_xticks(depths, [str(k) for k in depths])
+            panel.set_yticks(ticks := [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], [f"{tick:g}" for tick in ticks])
             panel.minorticks_off()
+            if nats:  # one scale for all rows
+                panel.set_ylim(min(nats.values()) / 1.3, max(nats.values()) * 1.3)
         for panel in panels:
             panel.title.set_fontsize(8)
             panel.tick_params(labelsize=7)
