@@ -14,8 +14,8 @@ SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("tuned-planar-4", 3, {**TUNED, **FOUR, **SCALE}),
     ("tuned-planar-16", 3, {**TUNED, **FOUR, **SCALE, "num_layers": 16}),
     ("sampled", 3, {"divergence": "sampled"}),
-    ("path", 2, {**FOUR, "gradient": "path"}),
-    ("scale", 2, {**FOUR, **SCALE}),
+    ("path", 3, {**FOUR, "gradient": "path"}),
+    ("scale", 3, {**FOUR, **SCALE}),
     ("everywhere", 2, {**FOUR, "u_hat": "everywhere"}),
     ("warmup", 2, {**FOUR, "warmup": 10}),
 ]
