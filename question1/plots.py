@@ -178,8 +178,8 @@ def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
 def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
     """Rows of as many square images each, ``(N, D)`` with values in [0, 1], dark ink on white, beside their names."""
     count = len(next(iter(rows.values())))
-    side = min(0.5, 6.0 / count)  # of an image, in inches
-    with figures.figure(path, size=(1.0 + side * count, 0.1 + side * len(rows))) as (axes,):
+    side = min(0.5, (figures.WIDTH - 1.15) / count)  # of an image, in inches
+    with figures.figure(path, size=(1.15 + side * count, 0.1 + side * len(rows))) as (axes,):
         draw_tiles(axes, torch.stack([images.cpu().float() for images in rows.values()]))
         axes.set_xticks([])
         axes.set_yticks([len(rows) - 0.5 - row for row in range(len(rows))], list(rows))
@@ -208,8 +208,8 @@ def importance_weights(path: Path, log_weights: Tensor) -> None:
     y = log_weights.detach().cpu().double()
     shares = torch.softmax(y, dim=0).sort(descending=True).values.cumsum(0)
     counts = np.arange(1, len(y) + 1)
-    above: dict[str, Any] = {"fontsize": 7, "loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
-    with figures.figure(path, columns=2, size=(3.2, 2.6)) as (left, right):
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+    with figures.figure(path, columns=2, size=(figures.HALF, 2.6)) as (left, right):
         left.hist(y.numpy(), bins=40, color=figures.COLOURS[5])
         lines = {"their mean: the ELBO": y.mean(), "log of the mean weight": log_mean_exp(y), "largest": y.max()}
         for (name, value), colour in zip(lines.items(), figures.COLOURS, strict=False):
@@ -243,7 +243,7 @@ def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], cod
     # The middle of each image is where its code lies.
     half_x, half_y = (0.5 * (high - low) / (steps - 1) for low, high in ((left, right), (bottom, top)))
     extent = (left - half_x, right + half_x, bottom - half_y, top + half_y)
-    with figures.figure(path, columns=2, size=(3.5, 3.3)) as (scatter, tiles):
+    with figures.figure(path, columns=2, size=(figures.HALF, 3.0)) as (scatter, tiles):
         scatter.plot(codes[:, across].cpu(), codes[:, upwards].cpu(), ".", ms=1.5, color="grey", alpha=0.5)
         scatter.plot(z[across].item(), z[upwards].item(), "o", color=figures.COLOURS[1], ms=5)
         scatter.set(xlim=extent[:2], ylim=extent[2:], title="codes of the data")
