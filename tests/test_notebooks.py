@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "vae.ipynb": {"dataset": "digits", "epochs": 2, "latent_size": 5, "num_samples": [1, 5]},
-    "flow.ipynb": {"num_layers": [1, 2], "num_iter": 20},
+    "flow.ipynb": {"num_layers": [1, 2], "num_iter": 20, "starts": 1, "steps": 10},
     "main.ipynb": {"config": "dirac-jsd-[28]", "max_iters": 50, "image_config": "cifar10-jsd-3", "image_iters": 20},
 }
 
