@@ -151,7 +151,9 @@ def tagged(cell: nbformat.NotebookNode, *tags: str) -> bool:
 
 
 def has_sliders(cell: nbformat.NotebookNode) -> bool:
-    return tagged(cell, "sliders") or any(call in cell.source for call in ("interact(", "interactive_output("))
+    return tagged(cell, "sliders") or any(
+        call in cell.source for call in ("interact(", "interactive_output(", "show_sliders(")
+    )
 
 
 def shortened(name: str, folder: Path) -> nbformat.NotebookNode:
@@ -248,6 +250,5 @@ def test_a_loose_slider_is_noticed(page, server):
 @pytest.mark.parametrize("name", SMALL)
 def test_sliders_change_their_pictures(name, page, server):
     notebook = shortened(name, server[0])
-    if not notebook.cells:
-        pytest.skip(f"{name} has no cell with sliders")
+    assert notebook.cells, f"{name} has no cell with sliders"
     check(page, server, notebook)
