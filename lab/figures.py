@@ -14,7 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid, save_image
@@ -139,3 +139,16 @@ def photograph(path: str | Path, images: Tensor, columns: int, padding: int = 2)
     grid = make_grid(images.cpu(), nrow=columns, padding=padding, pad_value=255)
     with atomic_write(path) as temporary:
         to_pil_image(grid).save(temporary, **JPEG)
+
+
+def compact_film(path: str | Path, colours: int = 32) -> bytes:
+    """A film of a drawing as a GIF of one palette for all frames, so that what stays the same takes no room."""
+    buffer = io.BytesIO()
+    with Image.open(path) as film:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        palette = frames[-1].quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=2)
+        first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+        first.save(
+            buffer, "GIF", save_all=True, append_images=others, duration=film.info["duration"], loop=0, optimize=True
+        )
+    return buffer.getvalue()

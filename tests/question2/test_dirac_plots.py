@@ -58,6 +58,14 @@ def test_film_of_a_chosen_kind(tmp_path):
     film = dirac_plots.animate(tmp_path, "title", Game(), played, frames=3, suffix=".gif")
     with Image.open(film) as picture:
         assert picture.format == "GIF" and picture.n_frames == 3
+    small = figures.compact_film(film)
+    assert len(small) < film.stat().st_size / 2
+    with Image.open(film) as before, Image.open(io.BytesIO(small)) as after:
+        assert after.n_frames == 3 and after.info["duration"] == before.info["duration"]
+        for frame in range(3):
+            before.seek(frame), after.seek(frame)
+            pair = [np.asarray(film.convert("RGB")).astype(int) for film in (before, after)]
+            assert np.abs(pair[0] - pair[1]).mean() < 2
 
 
 def test_compact_picture_is_smaller_and_keeps_its_colours(tmp_path):
