@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
 from scipy.stats import spearmanr
 
 import benchmarks.gan
@@ -213,18 +213,23 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: 
 def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
     """The distances of all averaged generators over training, between those of sets that everybody knows.
 
-    In other colours than the metric's and the distance's, since here a colour is a configuration.
+    In other colours than the metric's and the distance's, since here a colour is a configuration. A set far below all
+    generators is named at the foot.
     """
     colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
     for row, colour, dashes in zip(rows, cycle(colours), cycle(figures.DASHES)):
         steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
         axes.plot(steps, fids, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
+    lowest = 0.5 * min(fid for row in rows for _, fid, _ in row["runs"][0]["curve"])
     for anchor in anchors:
         if anchor["name"] != "training images":  # which lie where the held-out ones do
-            axes.axhline(anchor["FID"], color="black", linewidth=0.6)
-            axes.text(steps[-1], anchor["FID"], anchor["name"], ha="right", va="bottom")
-    axes.set_yscale("log")
-    axes.set_ylim(top=2 * max(anchor["FID"] for anchor in anchors))
+            place = max(anchor["FID"], lowest)
+            axes.axhline(place, color="black", linewidth=0.6)
+            axes.text(steps[-1], place, f"{anchor['name']}: {anchor['FID']:.2g}", ha="right", va="bottom")
+    axes.set_yscale("log", subs=[])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.set_ylim(lowest, 2 * max(anchor["FID"] for anchor in anchors))
     axes.set(title="all of them", xlabel="generator updates", ylabel=name)
     axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.5)
 
