@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from lab import figures
@@ -91,7 +92,7 @@ def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[d
             axes.set_title(title)
             axes.grid(visible=False, axis="x")
         columns[0].set_ylabel("inference gap (nats)")
-        columns[0].legend()
+        columns[0].figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
 
 
 def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -100,6 +101,9 @@ def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         k, missing = [row["k"] for row in rows], [row["missing"] for row in rows]
         axes.errorbar(k, [m["mean"] for m in missing], [m["standard_error"] for m in missing], marker="o", ms=4)
         axes.set(xscale="log", yscale="log", xlabel="samples $K$", ylabel="missing of $\\log p(x)$ (nats)")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def contours(
