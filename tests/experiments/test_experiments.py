@@ -41,8 +41,11 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     for of in (vae_tuned, flow_posterior, posterior_controls):
         small = [(n, 1, c and {**c, "epochs": 2, "latent_size": 3}) for n, _, c in of.SETTINGS]
         monkeypatch.setattr(of, "SETTINGS", small)
-    monkeypatch.setattr(vae_ablation, "PARTS", {"hidden": {"input_dropout": 0.1, "epochs": 2}})
-    monkeypatch.setattr(inference_gap, "FAMILIES", {"normal": 0, "planar 16": 16})
+    parts = {name: {**part, "epochs": 2, "latent_size": 3} for name, part in vae_ablation.PARTS.items()}
+    monkeypatch.setattr(vae_ablation, "PARTS", parts)
+    monkeypatch.setattr(vae_ablation, "KNOWN", {"": "assignment"})
+    monkeypatch.setattr(vae_ablation, "SEEDS", 1)
+    monkeypatch.setattr(inference_gap, "FAMILIES", {"normal": 0, "planar 4": 1, "planar 16": 2})
     monkeypatch.setitem(gan_small.SMALL, "max_iters", 11)
     monkeypatch.setattr(gan_small, "MANAGED", gan_small.MANAGED | {"eval_every": 5, "final_samples": 40})
     for of in (flow, flow_tuned, speed):
