@@ -38,12 +38,18 @@ def kill_often(
     kills: int,
     tried: Callable,
     whole_group: bool = False,
-    **environment: str,
 ) -> None:
-    """Kill runs, start them again, and compare what those that end leave with a run that was not killed."""
-    environ = {**os.environ, **environment}
+    """Kill runs, start them again, and compare what those that end leave with a run that was not killed.
+
+    Where whole groups of processes are killed, each run has a compiler's cache of its own, so that it has to compile,
+    and, started again, finds what the kill left there.
+    """
+
+    def environ(folder: Path) -> dict[str, str]:
+        return {**os.environ, **({"TORCHINDUCTOR_CACHE_DIR": f"{folder}-cache"} if whole_group else {})}
+
     started = time.monotonic()
-    process = trainer.start(out / "whole", *more, env=environ)
+    process = trainer.start(out / "whole", *more, env=environ(out / "whole"))
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     seconds, expected = time.monotonic() - started, outcome(out / "whole")
@@ -51,7 +57,7 @@ def kill_often(
     while killed < kills:
         folder = out / f"killed-{run}"
         while True:
-            process = trainer.start(folder, *more, env=environ, start_new_session=True)
+            process = trainer.start(folder, *more, env=environ(folder), start_new_session=True)
             if killed < kills:
                 wait(process, folder, seconds, killed % 2 == 0, chance)
                 if process.poll() is None:
@@ -80,7 +86,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(any_trai
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
 def test_a_group_of_processes_that_is_killed_while_it_compiles_ends_with_the_same_bits(tmp_path, tried):
     more = ["--num_layers", "1", "2", "--compile", "yes", "--workers", "2"]
-    kill_often(TRAINERS["train"], tmp_path, more, KILLS, tried, True, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    kill_often(TRAINERS["train"], tmp_path, more, KILLS, tried, whole_group=True)
 
 
 @pytest.mark.slow
