@@ -11,6 +11,7 @@ from torch import Tensor
 
 import data
 from experiments.options import Options
+from experiments.posterior_controls import SCALE
 from experiments.vae import train_vaes
 from lab.estimates import mean_and_error
 from question1 import inference_gap, plots
@@ -43,7 +44,7 @@ def posteriors(options: Options, model: VAE, train: Tensor, images: Tensor, num_
     Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
     """
     epochs, steps = (1, 100) if options.quick else (10, 2000)
-    encoder = inference_gap.fit_encoder(model, train, num_layers, epochs, progress=True)
+    encoder = inference_gap.fit_encoder(model, train, num_layers, epochs, **SCALE, progress=True)
     with torch.no_grad():
         amortised = encoder.posterior(images.float())
     return {"encoder": amortised, "own": inference_gap.fit(model, images, num_layers, steps, progress=True)}

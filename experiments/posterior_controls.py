@@ -7,7 +7,7 @@ from experiments.vae import train_vaes
 from experiments.vae_tuned import TUNED
 
 FOUR = {"posterior": "planar", "num_layers": 4}
-SCALE = {"flow_scale": 0.03}
+SCALE: dict[str, Any] = {"flow_scale": 0.03}
 # Name, number of seeds, changes to the defaults.
 SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("tuned", 3, TUNED),

@@ -150,13 +150,13 @@ def fit_encoder(
     epochs: int = 20,
     batch_size: int = 64,
     lr: float = 1e-3,
+    flow_scale: float = 1.0,
     seed: int = 0,
     progress: bool = False,
 ) -> VAE:
     """An encoder with planar layers for the decoder of a model, which is not changed.
 
-    It is trained as planar posteriors need it: with the gradient along the path of the draw, and layers whose
-    parameters change slowly.
+    It is trained with the gradient along the path of the draw.
 
     Args:
         vae: The model. Where its encoder has the same layers, the new one begins as that one.
@@ -165,6 +165,7 @@ def fit_encoder(
         epochs: Passes over the images, with Adam and a one-cycle step size.
         batch_size: Images in an update.
         lr: Peak of the step size.
+        flow_scale: What its outputs for the layers are multiplied by; where it is small they change slowly.
         seed: Of the new weights, the order of the images and the noise.
         progress: Show a progress bar.
 
@@ -175,7 +176,7 @@ def fit_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = int(next(vae.decoder.parameters()).shape[0])
-        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers, flow_scale=0.03).to(images.device)
+        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers, flow_scale=flow_scale).to(images.device)
     fitted.decoder.load_state_dict(vae.decoder.state_dict())
     fitted.decoder.requires_grad_(requires_grad=False)
     with torch.no_grad():
