@@ -1,4 +1,4 @@
-# make report | html | colab.zip | address | test | test-quick | faults | test-slurm | lint | benchmark | reference,
+# make install | report | html | colab.zip | address | test | test-quick | faults | test-slurm | lint | benchmark | reference,
 # on a machine with Python 3.11 or newer and nothing else.
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=assignment  of report and html: what the assignment asks, the default: about 10 minutes on two cores
@@ -10,10 +10,12 @@ PROFILE ?= assignment
 export DATA ?= datasets
 BIN := .venv/bin
 
-.PHONY: help report html colab.zip address test test-quick test-slurm faults lint benchmark reference clean
+.PHONY: help install report html colab.zip address test test-quick test-slurm faults lint benchmark reference clean
 
 help:
-	@sed -n '/^#/!q; s/^#   /  /p; t; s/^# //p' Makefile
+	@sed -n -e '/^#/!q' -e 's/^#   /  /p' -e t -e 's/^# //p' Makefile
+
+install: .venv/installed
 
 report: .venv/installed
 	$(BIN)/python -m experiments --profile $(PROFILE) --data "$(DATA)"
@@ -23,9 +25,9 @@ report: .venv/installed
 html: .venv/installed
 	$(BIN)/python -m report --runs runs/$(PROFILE) --out report.html
 
-# What the notebooks need, in one file: for Colab, where the project has no address.
-colab.zip: .venv/installed
-	$(BIN)/python -m report.colab
+# What the notebooks need, in one file: for Colab, where the project has no address. It needs no installation.
+colab.zip:
+	$(PYTHON) -m report.colab
 
 # Put the address into pyproject.toml (left out: take it from there), README, notebooks and CITATION.cff.
 address: .venv/installed

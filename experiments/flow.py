@@ -23,9 +23,11 @@ TRANSFORMATIONS: list[tuple[str, Any, Any, Any]] = [
     (title, torch.tensor(u), torch.tensor(w), torch.tensor(b))
     for title, u, w, b in [
         ("expansion", [2.0, 0.0], [2.0, 0.0], 0.0),
-        ("contraction", [-0.7, 0.0], [1.0, 0.0], 0.0),
+        ("longer", [3.0, 0.0], [2.0, 0.0], 0.0),
         ("steeper", [2.0, 0.0], [6.0, 0.0], 0.0),
         ("shifted", [2.0, 0.0], [2.0, 0.0], 3.0),
+        ("turned", [1.2, 1.6], [1.2, 1.6], 0.0),
+        ("contraction", [-0.7, 0.0], [1.0, 0.0], 0.0),
         ("shear", [0.0, 2.0], [1.5, 0.0], 0.0),
         ("oblique", [1.5, 0.5], [1.0, 2.0], -1.0),
         ("fold", [-2.0, 0.0], [2.0, 0.0], 0.0),

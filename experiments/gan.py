@@ -76,6 +76,7 @@ def run(options: Options) -> dict[str, Any]:
         image_plots.save_sheet(options.figures / f"gan_sheet_{name}.jpg", of_name[0].folder)
         last = image_plots.read_grid(of_name[0].folder / f"samples_{of_name[0].hp.max_iters:06}.png")
         figures.photograph(options.figures / f"gan_samples_{name}.jpg", last[None], columns=1, padding=0)
+    gan_samples.draw_real(options.figures / "gan_samples_real.jpg", images)
     draw_critics(options.figures / "gan_critics.svg", rows)
     best = min(rows, key=lambda row: row["final"][names[1]]["mean"])
     first = by_name[best["name"]][0]
@@ -236,12 +237,12 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence
 
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The critic's mean value at held-out real images and at generated ones, over training."""
-    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 1.7)) as columns:
+    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 2.2)) as columns:
         for axes, row in zip(columns, rows, strict=True):
             steps, real, fake = zip(*row["runs"][0]["critic"], strict=True)
             axes.plot(steps, real, color=figures.COLOURS[2], label="real")
             axes.plot(steps, fake, "--", color=figures.COLOURS[3], label="generated")
-            axes.set_title(row["name"])
+            axes.set_title(row["name"].removeprefix("cifar10-"))
             axes.xaxis.set_major_locator(MaxNLocator(2, prune="upper"))
             axes.yaxis.set_major_locator(MaxNLocator(4))
         columns[0].set_ylabel("critic's mean")

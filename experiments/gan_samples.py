@@ -10,6 +10,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
+from torchvision.utils import make_grid
 
 import data
 from gan import EvalStep, to_uint8
@@ -88,6 +89,12 @@ def draw_neighbours(
     distance, index = nearest(network_of(images), torch.cat([fake, real]), images.train, neighbours=6)
     draw_blocks(path, torch.cat([fake[:rows, None], images.train[index[:rows]]], dim=1))
     return None if held_out is None else data_copying(distance[: len(fake), 0], distance[len(fake) :, 0])
+
+
+def draw_real(path: Path, images: Images) -> None:
+    """Held-out images in a grid like those of the runs, to set beside them."""
+    some = torch.randperm(len(images.test), generator=torch.Generator().manual_seed(0))[:64]
+    figures.photograph(path, make_grid(images.test.cpu()[some], nrow=8)[None], columns=1, padding=0)
 
 
 def draw_blocks(path: Path, table: Tensor) -> None:

@@ -75,11 +75,11 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, 
         drawing = plt.figure(figsize=(width, height))
         try:
             # In inches, so that the panels are of one height, and at the same places in every game's picture.
-            places = [(0.6, 1.2), (2.33, 1.1), (3.52, 1.15)]
+            places = [(0.6, 1.2), (2.3, 1.0), (3.37, 1.05)]
             plane, first, every = (
                 drawing.add_axes((left / width, 0.41 / height, across / width, 1.2 / height)) for left, across in places
             )
-            space = drawing.add_axes((4.6 / width, 0.14 / height, 1.45 / width, 1.45 / height), projection="3d")
+            space = drawing.add_axes((4.42 / width, 0.0, 1.75 / width, 1.75 / height), projection="3d")
             space.patch.set_visible(False)
             drawing.text(0.6 / width, 1.73 / height, title_of(name, game), va="center")
             draw_field(plane, game, reach(game, trajectory, of))

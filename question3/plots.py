@@ -114,6 +114,8 @@ def samples(path: str | Path, flow: Flow, target: Target, seed: int | None = Non
 def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tuple[int, Flow]]) -> None:
     """The target once, and beside it the flows of each depth: density above, draws below, all on one scale.
 
+    Below the target is what a flow starts from: the data, or noise.
+
     Args:
         path: The picture.
         target: What the flows learnt.
@@ -124,14 +126,12 @@ def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tu
     drawn = [histogram(draws(flow, source)) for _, flow in flows]
     top = float(max(values.max() for values in [*densities, *drawn]))
     titles = ["target", *(f"k = {len(flow.layers)}, seed {seed}" for seed, flow in flows)]
-    columns = len(densities)
+    columns, generator = len(densities), torch.Generator().manual_seed(0)
     with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.65), **EDGES) as panels:
         for axes, values, title in zip(panels, densities, titles, strict=False):
             show(axes, values, title, top)
-        if source == "samples":
-            show(panels[columns], histogram(target.data_set()), "data", top)
-        else:
-            panels[columns].set_axis_off()
+        start = target.data_set() if source == "samples" else torch.randn(100_000, 2, generator=generator)
+        show(panels[columns], histogram(start), "data" if source == "samples" else "noise", top)
         for axes, values in zip(panels[columns + 1 :], drawn, strict=True):
             show(axes, values, "draws", top)
         label_edges(panels)
@@ -163,11 +163,12 @@ def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor,
     """
     draws = torch.randn(1500, 2, generator=torch.Generator().manual_seed(0))
     columns = (len(cases) + 2) // 2
-    with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 2.15), **EDGES) as panels:
+    with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.95), **EDGES) as panels:
         _, _, w, b = cases[0]
         draw_layer(panels[0], draws, torch.zeros(2), w, b, f"before\n$w=${vector(w)}\n$b=${number(b)}")
         for axes, (title, u, w, b) in zip(panels[1:], cases, strict=False):
-            numbers = f"$u=${vector(u)}, $w=${vector(w)}\n$b=${number(b)}, $w\\cdot u=${number(torch.dot(w, u))}"
+            products = f"$b=${number(b)}, $w\\cdot u=${number(torch.dot(w, u))}"
+            numbers = f"$u=${vector(u)}\n$w=${vector(w)}\n{products}"
             draw_layer(axes, draws, u, w, b, f"{title}\n{numbers}")
         for axes in panels[1 + len(cases) :]:
             axes.set_axis_off()
@@ -176,7 +177,7 @@ def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor,
 
 def draw_layer(axes: Axes, draws: Tensor, u: Tensor, w: Tensor, b: Tensor, title: str) -> None:
     """Points and a grid after a layer, coloured by the side of its hyperplane on which they were."""
-    fine, reach = torch.linspace(-3, 3, 121), 4.5
+    fine, reach = torch.linspace(-3, 3, 121), 5.0
     for at in torch.linspace(-3, 3, 13):
         for line in (torch.stack([fine, at.expand_as(fine)], 1), torch.stack([at.expand_as(fine), fine], 1)):
             axes.plot(*planar_transformation(line, u, w, b).T, color="0.6", linewidth=0.3, zorder=0)

@@ -152,8 +152,8 @@ def _vae_rows(of: Results) -> list[str]:
 def _dirac_rows(of: Results) -> list[str]:
     dirac = of["dirac"]
     rows = [
-        "| question 2.6: the dirac game | verdict | period | decay an update | amplitude |",
-        "|---|---|---|---|---|",
+        "| question 2.6: the dirac game | verdict | updates a turn | decay of the distance an update |",
+        "|---|---|---|---|",
     ]
     plain = [row for row in dirac["rows"] if row["ema"] is None]
     heaviest = max(row["weight"] for row in plain if row["penalty"])
@@ -162,20 +162,22 @@ def _dirac_rows(of: Results) -> list[str]:
             continue  # the report has them all
         predicted, measured = row["predicted"], row["measured"]
         penalty = f"{row['penalty']} {row['weight']:g}" if row["penalty"] else "no penalty"
-        cells = [_pair(predicted[key], measured[key]) for key in ("period", "rate", "amplitude")]
+        cells = [_pair(predicted[key], measured[key]) for key in ("period", "rate")]
         rows.append(f"| {row['loss']}, {penalty} | {measured['verdict']} | {' | '.join(cells)} |")
     agree = sum(row["predicted"]["verdict"] == row["measured"]["verdict"] for row in dirac["rows"])
     return [
         *rows,
         "",
-        f"Theory / measured, medians over {dirac['options']['games']} starts. The verdicts agree in {agree} of"
-        f" {len(dirac['rows'])} configurations, weaker penalties and averages included; all of them take"
-        f" {dirac['seconds']:.0f} s.",
+        f"Theory / measured, medians over {dirac['options']['games']} starts; a decay below 1e-7 counts as none. The"
+        f" verdicts agree in {agree} of {len(dirac['rows'])} configurations, weaker penalties and averages included;"
+        f" all of them take {dirac['seconds']:.0f} s.",
     ]
 
 
 def _pair(predicted: float | None, measured: float | None) -> str:
-    return "" if predicted is None or measured is None else f"{predicted:.3g} / {measured:.3g}"
+    if predicted is None or measured is None:
+        return ""
+    return " / ".join(f"{0 if abs(value) < 1e-7 else value:.3g}" for value in (predicted, measured))
 
 
 def _gan_rows(of: Results) -> list[str]:
@@ -183,17 +185,29 @@ def _gan_rows(of: Results) -> list[str]:
     inception, fid = gan["scores"]["is"], gan["scores"]["fid"]
     scale = "" if gan["scale"] == "full" else f" ({gan['scale']} study: width {gan['options']['generator_dimh']})"
     rows = [
-        f"| question 2.7: CIFAR-10, {gan['options']['max_iters']} updates{scale} | {fid} | {inception}"
-        f" | {fid} without average | rank correlation of metric and {fid} |",
-        "|---|---|---|---|---|",
+        f"| question 2.7: CIFAR-10, {gan['options']['max_iters']:,} updates{scale} | {fid} | {inception}"
+        f" | rank correlation of metric and {fid} |",
+        "|---|---|---|---|",
     ]
     for row in gan["configurations"]:
-        values = row["final"][fid], row["final"][inception], row["final_without_average"][fid], row["rank_correlation"]
-        rows.append(f"| {row['name']} | {' | '.join(format_spread(value) if value else '' for value in values)} |")
-    own = f"; {fid} and {inception} are from the project's own classifier, not Inception" if fid != "FID" else ""
+        values = row["final"][fid], row["final"][inception], row["rank_correlation"]
+        critic = "spectral norm" if row["spectral_norm"] else row["penalty"] or "free critic"
+        cells = " | ".join(format_spread(value) if value else "" for value in values)
+        rows.append(f"| {row['name']}: {row['loss']}, {critic} | {cells} |")
+    own = f" {fid} and {inception} are from the project's own classifier, not Inception." if fid != "FID" else ""
     count = len(gan["seeds"])
     seeds = "One seed" if count == 1 else f"Mean ± standard deviation over {count} seeds"
-    return [*rows, "", f"{seeds}, {gan['options']['final_samples']} samples{own}."]
+    anchors = ", ".join(
+        f"{anchor['name']} {anchor['FID']:.2f}" for anchor in gan["anchors"] if anchor["name"] != "training images"
+    )
+    full = gan["full_options"]
+    missing = f" The assignment's width {full['generator_dimh']} and {full['max_iters']:,} updates were not run."
+    return [
+        *rows,
+        "",
+        f"{seeds}, {gan['options']['final_samples']:,} samples of the averaged generator. Lower {fid} is better:"
+        f" {anchors}.{own}{missing if scale else ''} A rank correlation of 1: the metric falls as {fid} falls.",
+    ]
 
 
 def _flow_rows(of: Results) -> list[str]:
@@ -220,15 +234,16 @@ def _flow_rows(of: Results) -> list[str]:
 def _posterior_rows(of: Results) -> list[str]:
     settings = of["posterior_controls"]["settings"]
     rows = [
-        "| question 3.10: posteriors, tuned training | validation ELBO | test log p(x), K = 200 |",
+        "| question 3.10: posterior and training | validation ELBO | test log p(x), K = 200 |",
         "|---|---|---|",
     ]
-    for name in ("tuned", "tuned-planar-4", "tuned-planar-16"):
-        setting = settings[name]
+    shown = [("prescribed", setting) for setting in of["flow_posterior"]["settings"].values()]
+    shown += [("tuned", settings[name]) for name in ("tuned", "tuned-planar-4", "tuned-planar-16")]
+    for training, setting in shown:
         k = setting["options"]["num_layers"]
         label = f"{k} planar layers" if k else "normal"
         rows.append(
-            f"| {label}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
+            f"| {label}, {training}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
             f" | {format_spread(setting['valid_elbo'])} | {format_spread(setting['test_log_px'])} |"
         )
     return [*rows, "", "In nats, mean ± standard deviation over seeds."]

@@ -1,15 +1,16 @@
 """Pack what the notebooks need into one file for Colab: ``python -m report.colab``.
 
 A notebook that finds this archive beside it, or is given it as an upload, needs no address; see ``first_cell.py``.
+This is the one program that needs no installation, for those who use Colab have none: the standard library alone.
 """
 
+import argparse
+import contextlib
+import os
 import subprocess
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from lab import checkpoint, command_line
 
 ROOT = Path(__file__).parent.parent
 # What the notebooks import, and what that imports, beside the root's modules.
@@ -17,13 +18,6 @@ FOLDERS = ("question1", "question2", "question3", "lab", "data", "experiments", 
 SINGLE = ("requirements.txt", "LICENSE", "README.md")
 LIMIT = 5_000_000  # bytes: an upload of some seconds
 TIME = (2026, 1, 1, 0, 0, 0)  # the same files make the same archive
-
-
-@dataclass
-class Options:
-    """Where the archive goes."""
-
-    out: str = "colab.zip"  # the archive
 
 
 def contents() -> list[Path]:
@@ -58,22 +52,31 @@ def pack(out: str | Path) -> int:
     Raises:
         ValueError: It is larger than 5 MB.
     """
-    with checkpoint.atomic_write(out) as temporary:
+    temporary = Path(f"{out}.part")  # so that a whole archive is there, or none
+    try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in contents():
                 entry = zipfile.ZipInfo(path.as_posix(), TIME)
                 archive.writestr(entry, (ROOT / path).read_bytes(), zipfile.ZIP_DEFLATED)
         if (size := temporary.stat().st_size) > LIMIT:
             raise ValueError(f"the archive has {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}: what made it grow?")
+        os.replace(temporary, out)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return size
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Options, "Pack the code for Colab.", argv, program="python -m report.colab")
-    with command_line.one_line_errors():
-        size = pack(options.out)
-        print(f"written: {options.out}, {size / 1e6:.1f} MB; a notebook's first cell asks for it in Colab")
+    parser = argparse.ArgumentParser(prog="python -m report.colab", description="Pack the code for Colab.")
+    parser.add_argument("--out", default="colab.zip", help="the archive (default: %(default)s)")
+    out = parser.parse_args(argv).out
+    try:
+        size = pack(out)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        parser.error(str(error))
+    print(f"written: {out}, {size / 1e6:.1f} MB; a notebook's first cell asks for it in Colab")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def get_project(folder: str) -> None:
     if not archive.exists() and not REPOSITORY and "google.colab" in sys.modules:
         from google.colab import files
 
-        print("choose the file colab.zip, which `make colab.zip` writes")
+        print("choose the file colab.zip, which `python3 -m report.colab` writes")
         archive = Path(next(iter(files.upload()), archive))
     if archive.exists():
         zipfile.ZipFile(archive).extractall(folder)
