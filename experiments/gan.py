@@ -143,23 +143,27 @@ def frame(outcome: runs.Outcome, scale: str) -> dict[str, Any]:
 def summarise(of_name: Sequence[runs.Run], results: Sequence[dict[str, Any]], names: tuple[str, str]) -> dict[str, Any]:
     """What the seeds of one configuration came to: each run by itself, and means with their spread."""
     hp, rows = of_name[0].hp, [summarise_run(result, names) for result in results]
-    ranks = [row["rank_correlation"] for row in rows if row["rank_correlation"] is not None]
+    ranks = {
+        key: [row[key] for row in rows if row[key] is not None]
+        for key in ("rank_correlation", "rank_correlation_of_changes")
+    }
     return {
         "name": of_name[0].name,
         "loss": hp.loss_type,
         "spectral_norm": hp.critic_use_sn,
         "penalty": hp.critic_reg_type,
+        "weight": hp.critic_reg_cf if hp.critic_reg_type else None,
         "runs": [{"seed": one.hp.seed, **row} for one, row in zip(of_name, rows, strict=True)],
         "final": {name: spread([row["final"][name] for row in rows]) for name in names},
         "final_without_average": {name: spread([row["final_without_average"][name] for row in rows]) for name in names},
         "last_metric": spread([row["metric"][-1][1] for row in rows]),
-        "rank_correlation": spread(ranks) if ranks else None,
+        **{key: spread(values) if values else None for key, values in ranks.items()},
         "milliseconds": statistics.median(row["milliseconds"] for row in rows),
     }
 
 
 def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
-    """A run's curves, its last scores, and the rank correlation of metric and distance over training.
+    """A run's curves, its last scores, and the rank correlations of metric and distance, and of their changes.
 
     The metric belongs to the generator that is trained, so the distance that it is compared with is that one's too,
     and not its average's.
@@ -173,7 +177,10 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
     steps = [0, *(line["step"] for line in scored)]
     means = [np.mean([v for step, v in metrics if before < step <= after]) for before, after in pairwise(steps)]
     of_trained = [line[f"{fid_name}_trained"] for line in scored]
-    rank = spearmanr(means, of_trained) if len(scored) > 2 else (math.nan, math.nan)
+    few = len(scored) <= 2
+    rank = (math.nan, math.nan) if few else spearmanr(means, of_trained)
+    # Any two trends correlate; the changes from one evaluation to the next have none.
+    of_changes = math.nan if few else spearmanr(np.diff(means), np.diff(of_trained))[0]
     # The median, because a run may have waited on other work.
     timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in result["metrics"] if "seconds" in line)]
     pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
@@ -186,6 +193,7 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
         "final_without_average": {name: result["final"].get(f"{name}_trained") for name in names},
         "rank_correlation": None if math.isnan(rank[0]) else float(rank[0]),
         "p_value": None if math.isnan(rank[1]) else float(rank[1]),
+        "rank_correlation_of_changes": None if math.isnan(of_changes) else float(of_changes),
         "milliseconds": 1e3 * pace,
     }
 
@@ -218,7 +226,8 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence
     generators is named at the foot.
     """
     colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
-    for row, colour, dashes in zip(rows, cycle(colours), cycle(figures.DASHES)):
+    dashings = ["-", "--", ":", "-.", (0, (1, 2.5))]
+    for row, colour, dashes in zip(rows, cycle(colours), cycle(dashings)):
         steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
         axes.plot(steps, fids, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
     lowest = 0.5 * min(fid for row in rows for _, fid, _ in row["runs"][0]["curve"])

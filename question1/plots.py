@@ -81,7 +81,7 @@ def images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:
     """The parts of the inference gap, family by family, for two latent dimensions and for all."""
     with figures.figure(path, columns=2, size=(figures.HALF, 2.1)) as columns:
-        for axes, rows, title in zip(columns, (plane, full), ("two latent dimensions", "all of them"), strict=True):
+        for axes, rows, title in zip(columns, (plane, full), ("two latent dimensions", "a hundred"), strict=True):
             bottom = np.zeros(len(rows))
             for part, colour in (("approximation", figures.COLOURS[0]), ("amortisation", figures.COLOURS[5])):
                 heights = np.array([row[part]["mean"] for row in rows])
@@ -121,12 +121,13 @@ def contours(
             x, y = (grid[:, i].view(side, side).numpy() for i in range(2))
             truth = inference_gap.log_joint(model, image.unsqueeze(0), grid)[0].double()
             density = torch.exp(truth - truth.max())
+            # Pale, so that the lines of the others are seen on it.
             axes.contourf(
-                x, y, density.view(side, side), levels=[*levels(density, shares), 1.01], cmap="Greys", vmin=-1
+                x, y, density.view(side, side), levels=[*levels(density, shares), 1.01], colors=["0.9", "0.75"]
             )
             for (name, q), colour, dashes in zip(of_image.items(), figures.COLOURS, figures.DASHES, strict=False):
                 density = torch.exp(inference_gap.log_density(q, grid))
-                look: dict[str, Any] = {"colors": colour, "linestyles": [dashes], "linewidths": 1.0}
+                look: dict[str, Any] = {"colors": colour, "linestyles": [dashes], "linewidths": 1.2}
                 axes.contour(x, y, density.view(side, side), levels=levels(density, shares), **look)
                 axes.plot([], [], dashes, color=colour, label=name)
             axes.set_aspect("equal")
@@ -137,7 +138,7 @@ def contours(
             inset.grid(visible=False)
             axes.set_xlabel("$z_1$")
         columns[0].set_ylabel("$z_2$")
-        columns[0].fill([], [], color="0.45", label="true posterior")
+        columns[0].fill([], [], color="0.75", label="true posterior")
         columns[0].figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 

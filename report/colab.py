@@ -6,7 +6,6 @@ This is the one program that needs no installation, for those who use Colab have
 
 import argparse
 import contextlib
-import os
 import subprocess
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -60,7 +59,7 @@ def pack(out: str | Path) -> int:
                 archive.writestr(entry, (ROOT / path).read_bytes(), zipfile.ZIP_DEFLATED)
         if (size := temporary.stat().st_size) > LIMIT:
             raise ValueError(f"the archive has {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}: what made it grow?")
-        os.replace(temporary, out)
+        temporary.replace(out)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
