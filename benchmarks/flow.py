@@ -98,7 +98,7 @@ def ours(source: str, names: Sequence[str], k: int, iterations: int) -> Callable
     parameters = stacked_flows.stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     steps = [torch.zeros(()) for _ in parameters]
-    update = stacked_flows.compile_update()
+    update = stacked_flows.compile_flows(stacked_flows.update)
     energies = tuple(target.energy for target in targets.values()) if source == "density" else None
     total = torch.zeros(len(flows))
 

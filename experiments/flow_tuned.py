@@ -12,7 +12,7 @@ from experiments.options import Options
 from question3 import plots
 from solution import Flow
 
-TUNED_LR = 1e-2  # peak of the one-cycle schedule
+TUNED_LR = 0.1  # peak of the one-cycle schedule
 
 
 def run(options: Options) -> dict[str, Any]:

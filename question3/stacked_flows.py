@@ -1,14 +1,14 @@
-"""Many planar flows of one depth as stacked tensors, and one update of them all.
+"""Many planar flows of one depth as stacked tensors, their gradients, and one update of them all.
 
 The parameters of R flows with k layers are three tensors with leading dimensions (R, k), over which
 :func:`solution.chain` broadcasts: the mathematics is that of the graded classes, and it is there once.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 
 from lab.device import compile_where_possible
@@ -63,6 +63,26 @@ def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | 
     return losses.sum(), losses
 
 
+def point_gradients(
+    parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | None
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of the mean losses, each point's part by itself, and the losses.
+
+    Args:
+        parameters: Stacked u, w, b, ``(R, k, 1, d)`` and ``(R, k, 1, 1)``.
+        x: Data or noise, ``(R, B, d)``.
+        energies: As for :func:`mean_loss`.
+
+    Returns:
+        Gradients ``(R, k, B, d)`` and ``(R, k, B, 1)``, whose sums over the points are those of the mean losses; and
+        the losses ``(R,)``.
+    """
+    # A copy of the parameters per point makes the backward pass pointwise; the sums over the batch come after it.
+    copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
+    gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
+    return list(gradients), losses
+
+
 @torch.no_grad()
 def update(
     parameters: Parameters,
@@ -71,37 +91,18 @@ def update(
     total: Tensor,
     x: Tensor,
     energies: tuple[Energy, ...] | None,
-    lr: float | Tensor,
-    averages: Parameters | None = None,
+    lr: float,
 ) -> None:
-    """One update of every flow from its own batch, all of it in place; the losses are added to ``total``.
+    """One RMSprop update of every flow from its own batch, all of it in place; the losses are added to ``total``.
 
-    The update is RMSprop's, or with the gradients' running ``averages`` Adam's. Gradient and optimiser are part of the
-    function, so that it compiles to one piece.
+    Gradient and optimiser are part of the function, so that it compiles to one piece.
     """
     u, w, _ = parameters
     u.copy_(invertible_u(u, w))
-    # A copy of the parameters per point makes the backward pass pointwise; the sums over the batch come after it.
-    copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
-    gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
-    summed = [gradient.sum(2, keepdim=True) for gradient in gradients]
-    if averages is None:
-        _rmsprop(parameters, summed, square_averages, steps, lr)
-    else:
-        _adam(parameters, summed, averages, square_averages, steps, lr)
-    total += losses
-
-
-def _rmsprop(
-    parameters: Parameters,
-    gradients: list[Tensor],
-    square_averages: Parameters,
-    steps: list[Tensor],
-    lr: float | Tensor,
-) -> None:
+    gradients, losses = point_gradients(parameters, x, energies)
     rmsprop(
         list(parameters),
-        gradients,
+        [gradient.sum(2, keepdim=True) for gradient in gradients],
         list(square_averages),
         [],
         [],
@@ -114,41 +115,17 @@ def _rmsprop(
         momentum=0,
         centered=False,
     )
+    total += losses
 
 
-def _adam(
-    parameters: Parameters,
-    gradients: list[Tensor],
-    averages: Parameters,
-    square_averages: Parameters,
-    steps: list[Tensor],
-    lr: float | Tensor,
-) -> None:
-    adam(
-        list(parameters),
-        gradients,
-        list(averages),
-        list(square_averages),
-        [],
-        steps,
-        foreach=False,
-        amsgrad=False,
-        beta1=0.9,
-        beta2=0.999,
-        lr=lr,
-        weight_decay=0,
-        eps=1e-8,
-        maximize=False,
-    )
+def compile_flows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile :func:`update` or :func:`point_gradients`.
 
-
-def compile_update() -> Callable[..., None]:
-    """The compiled update. All of it fuses in the order in which it is written: looking for better pairs of
-    operations to fuse costs a third of the compilation and finds none. A precompiled header takes seconds to make
-    and would serve one file.
+    All of it fuses in the order in which it is written: looking for better pairs of operations to fuse costs a third of
+    the compilation and finds none. A precompiled header takes seconds to make and would serve one file.
     """
     return compile_where_possible(
-        update,
+        function,
         max_fusion_buffer_group_pairwise_attempts=1,
         max_fusion_size=512,
         cpp_cache_precompile_headers=False,

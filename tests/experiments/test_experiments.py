@@ -61,7 +61,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setitem(gan_fast.SCALES["quick"][0], "max_iters", 5)
     # Compilation and the arrows of the vector fields have tests of their own.
     monkeypatch.setattr(train, "Hyperparameters", functools.partial(train.Hyperparameters, compile=False, workers=1))
-    monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_update", lambda: benchmarks.flow.stacked_flows.update)
+    monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_flows", lambda function: function)
     monkeypatch.setitem(dirac_long.UPDATES, "quick", 2000)
     monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
     monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: plt.imsave(path, [[0]], format=path.suffix[1:]))

@@ -41,21 +41,3 @@ def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energi
         assert total[i].item() == pytest.approx(sum(losses), rel=1e-12)
         for a, b in zip(moved[i].parameters(), flow.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-
-
-def test_with_averages_the_update_is_adams():
-    torch.manual_seed(0)
-    flow, x = Flow(2, 3).double(), torch.randn(1, 16, 2, dtype=torch.float64)
-    parameters = stacked_flows.stack([flow])
-    moments = [tuple(torch.zeros_like(parameter) for parameter in parameters) for _ in range(2)]
-    steps = [torch.tensor(0.0) for _ in parameters]
-    rates = torch.tensor([0.01, 0.03], dtype=torch.float64)
-    optimizer = torch.optim.Adam(flow.parameters())
-    for rate in rates:
-        stacked_flows.update(parameters, moments[0], steps, torch.zeros(1), x, None, rate, moments[1])
-        optimizer.param_groups[0]["lr"] = rate.item()
-        optimizer.zero_grad()
-        loss1(*flow(x[0])).mean().backward()
-        optimizer.step()
-    for a, b in zip(stacked_flows.unstack(parameters)[0].parameters(), flow.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)

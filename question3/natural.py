@@ -1,0 +1,103 @@
+r"""The natural gradient of flows that have so few parameters that their Fisher information can be solved with.
+
+A step descends in the metric of the distributions, not of the parameters: with the gradients :math:`g_i` of the loss at
+single points, and :math:`P` parameters,
+
+.. math:: \Delta = -\eta \, (F + \lambda \tfrac{\operatorname{tr} F}{P} I)^{-1} \bar g, \quad
+    F = \mathbb{E}[g_i g_i^\top]
+
+For a flow from samples :math:`g_i` is the score at a point, so F is the Fisher information where the flow is near the
+data. For a flow from a density it is the second moment of the gradients along draws, which stands in its place.
+
+Source: Amari (1998), Natural gradient works efficiently in learning, https://doi.org/10.1162/089976698300017746
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from question3.stacked_flows import Energy, Parameters, point_gradients
+from solution import invertible_u
+
+MOMENTUM, DECAY = 0.9, 0.99  # of the running means of gradient and information
+# Of the information's mean eigenvalue. From a finite data set the strong damping keeps the flow from learning what only
+# its points have in common: such directions have little information, and are hardly moved.
+DAMPING = {"samples": 0.1, "density": 0.01}
+RADIUS = 0.3  # the longest step, in the metric, before it is multiplied by the step size
+EVERY = 5  # updates between two factorisations
+
+
+class State(NamedTuple):
+    """Running means for R flows with P parameters, changed in place."""
+
+    gradient: Tensor  # (R, P)
+    information: Tensor  # (R, P, P)
+    factor: Tensor  # (R, P, P), the Cholesky factor of the damped information
+
+
+def initial_state(parameters: Sequence[Tensor]) -> State:
+    """The state before the first update of stacked parameters ``(R, k, 1, d)``."""
+    count = len(parameters[0])
+    size = sum(parameter[0].numel() for parameter in parameters)
+    empty = torch.zeros(count, size, dtype=parameters[0].dtype)
+    return State(empty, torch.zeros_like(empty.unsqueeze(1)).expand(-1, size, -1).clone(), torch.diag_embed(empty + 1))
+
+
+def update(
+    parameters: Parameters,
+    state: State,
+    number: int,
+    total: Tensor,
+    x: Tensor,
+    energies: tuple[Energy, ...] | None,
+    rate: float | Tensor,
+    gradients_of: Callable[..., tuple[list[Tensor], Tensor]] = point_gradients,
+) -> None:
+    """One update of every flow from its own batch, in place; the losses are added to ``total``.
+
+    The arguments are those of :func:`stacked_flows.update` and :func:`step`; ``gradients_of`` may be compiled.
+    """
+    u, w, _ = parameters
+    u.copy_(invertible_u(u, w))
+    gradients, losses = gradients_of(parameters, x, energies)
+    step(parameters, gradients, state, number, rate, DAMPING["density" if energies else "samples"])
+    total += losses
+
+
+@torch.no_grad()
+def step(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    state: State,
+    number: int,
+    rate: float | Tensor,
+    damping: float,
+) -> None:
+    """Update stacked parameters, and the state, in place.
+
+    Args:
+        parameters: Each ``(R, k, 1, d)``.
+        gradients: Of the mean loss over B points, the part of each point: ``(R, k, B, d)``.
+        state: Of :func:`initial_state`.
+        number: Of the update, from 0.
+        rate: The step size.
+        damping: The share of the mean eigenvalue that is added to all of them.
+    """
+    parts = torch.cat([gradient.transpose(1, 2).flatten(2) for gradient in gradients], dim=-1)  # (R, B, P)
+    count = parts.shape[1]
+    state.gradient.lerp_(parts.sum(1), 1 - MOMENTUM)
+    state.information.lerp_(count * torch.bmm(parts.mT, parts), 1 - DECAY)  # the parts are B-ths
+    if number % EVERY == 0:
+        information = state.information / (1 - DECAY ** (number + 1))
+        mean_eigenvalue = information.diagonal(dim1=1, dim2=2).mean(1)
+        damped = information + torch.diag_embed(damping * mean_eigenvalue.unsqueeze(1).expand_as(state.gradient))
+        state.factor.copy_(torch.linalg.cholesky(damped))
+    gradient = state.gradient / (1 - MOMENTUM ** (number + 1))
+    direction = torch.cholesky_solve(gradient.unsqueeze(-1), state.factor).squeeze(-1)
+    length = torch.linalg.vecdot(direction, gradient).clamp(min=0).sqrt()
+    direction *= (RADIUS / length).clamp(max=1).unsqueeze(-1)
+    sizes = [parameter[0].numel() for parameter in parameters]
+    for parameter, change in zip(parameters, direction.split(sizes, dim=1), strict=True):
+        parameter.sub_(rate * change.view_as(parameter))

@@ -1,0 +1,59 @@
+"""The natural gradient, against single gradients of the graded flow and a solver of its own."""
+
+import pytest
+import torch
+from torch.func import functional_call, grad, vmap
+
+from data.densities import TARGETS
+from question3 import natural, stacked_flows
+from solution import Flow, loss1, loss2
+
+
+@pytest.mark.parametrize("energies", [None, (TARGETS["arcs"].energy,)])
+@pytest.mark.parametrize("radius", [0.01, 1e6])
+def test_a_step_solves_with_the_damped_second_moment_of_the_points_gradients(energies, radius, monkeypatch):
+    monkeypatch.setattr(natural, "RADIUS", radius)
+    torch.manual_seed(0)
+    flows = [Flow(2, 3).double() for _ in range(2)]
+    x = torch.randn(2, 40, 2, dtype=torch.float64)
+    parameters = stacked_flows.stack(flows)
+    state, total = natural.initial_state(parameters), torch.zeros(2, dtype=torch.float64)
+    natural.update(parameters, state, 0, total, x, energies, rate=0.2)
+    damping = natural.DAMPING["density" if energies else "samples"]
+    for flow, batch, moved, loss in zip(flows, x, stacked_flows.unstack(parameters), total, strict=True):
+
+        def of_point(values, point, flow=flow):
+            z, logdet = functional_call(flow, values, (point.unsqueeze(0),))
+            one = loss2(energies[0](z), point.unsqueeze(0), logdet) if energies else loss1(z, logdet)
+            return one.sum()
+
+        values = dict(flow.named_parameters())
+        names = [f"layers.{layer}.{name}" for name in "uwb" for layer in range(3)]
+        parts = vmap(grad(of_point), in_dims=(None, 0))(values, batch)
+        gradients = torch.cat([parts[name].flatten(1) for name in names], dim=1)  # (B, P)
+        information = gradients.T @ gradients / len(batch)
+        size = len(information)
+        damped = information + damping * information.trace() / size * torch.eye(size, dtype=torch.float64)
+        mean = gradients.mean(0)
+        direction = torch.linalg.solve(damped, mean)
+        direction *= min(1.0, radius / (direction @ mean).sqrt().item())
+        before = torch.cat([values[name].detach().flatten() for name in names])
+        after = torch.cat([dict(moved.named_parameters())[name].detach().flatten() for name in names])
+        torch.testing.assert_close(after, before - 0.2 * direction, rtol=1e-7, atol=1e-10)
+        expected = torch.stack([of_point(values, point) for point in batch]).mean()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_the_factor_is_that_of_the_running_mean_at_its_turn():
+    torch.manual_seed(0)
+    parameters = stacked_flows.stack([Flow(2, 2).double()])
+    state, total = natural.initial_state(parameters), torch.zeros(1, dtype=torch.float64)
+    factors = []
+    for number in range(natural.EVERY + 1):
+        x = torch.randn(1, 20, 2, dtype=torch.float64)
+        natural.update(parameters, state, number, total, x, None, rate=0.1)
+        factors.append(state.factor.clone())
+    assert torch.equal(factors[0], factors[natural.EVERY - 1])
+    information = state.information[0] / (1 - natural.DECAY ** (natural.EVERY + 1))
+    damped = information + natural.DAMPING["samples"] * information.diagonal().mean() * torch.eye(len(information))
+    torch.testing.assert_close(factors[-1][0] @ factors[-1][0].T, damped, rtol=1e-9, atol=1e-12)
