@@ -9,7 +9,7 @@ import train
 from data.densities import TARGETS
 from experiments.flow import DEPTHS, prescribed, summarise
 from experiments.options import Options
-from question3 import plots
+from question3 import natural, plots
 from solution import Flow
 
 TUNED_LR = 0.1  # peak of the one-cycle schedule
@@ -41,6 +41,7 @@ def run(options: Options) -> dict[str, Any]:
     result = {
         "dataset": "none",
         "lr": TUNED_LR,
+        "damping": natural.DAMPING,
         "settings": settings,
         "parameters": parameters,
         "points": points,

@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.options import Options
 from experiments.vae import train_vaes
-from experiments.vae_tuned import TUNED
+from experiments.vae_tuned import LONG, TUNED
 
 FOUR = {"posterior": "planar", "num_layers": 4}
 SCALE: dict[str, Any] = {"flow_scale": 0.03}
@@ -13,11 +13,12 @@ SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("tuned", 3, TUNED),
     ("tuned-planar-4", 3, {**TUNED, **FOUR, **SCALE}),
     ("tuned-planar-16", 3, {**TUNED, **FOUR, **SCALE, "num_layers": 16}),
+    ("long-planar-4", 1, {**LONG, **FOUR, **SCALE}),
     ("sampled", 3, {"divergence": "sampled"}),
     ("path", 3, {**FOUR, "gradient": "path"}),
     ("scale", 3, {**FOUR, **SCALE}),
-    ("everywhere", 2, {**FOUR, "u_hat": "everywhere"}),
-    ("warmup", 2, {**FOUR, "warmup": 10}),
+    ("everywhere", 3, {**FOUR, "u_hat": "everywhere"}),
+    ("warmup", 3, {**FOUR, "warmup": 10}),
 ]
 
 
@@ -25,6 +26,6 @@ def run(options: Options) -> dict[str, Any]:
     """Train each setting in several seeds."""
     settings = {}
     for name, seeds, changes in SETTINGS:
-        folder = name if name.startswith("tuned") or name == "sampled" else f"planar-4-{name}"
+        folder = name if name.startswith(("tuned", "long")) or name == "sampled" else f"planar-4-{name}"
         settings[name], _ = train_vaes(options, folder, seeds, changes)
     return {"dataset": options.dataset, "settings": settings}
