@@ -39,10 +39,10 @@ class State(NamedTuple):
 
 def initial_state(parameters: Sequence[Tensor]) -> State:
     """The state before the first update of stacked parameters ``(R, k, 1, d)``."""
-    count = len(parameters[0])
+    count, dtype = len(parameters[0]), parameters[0].dtype
     size = sum(parameter[0].numel() for parameter in parameters)
-    empty = torch.zeros(count, size, dtype=parameters[0].dtype)
-    return State(empty, torch.zeros_like(empty.unsqueeze(1)).expand(-1, size, -1).clone(), torch.diag_embed(empty + 1))
+    identity = torch.eye(size, dtype=dtype).expand(count, -1, -1)
+    return State(torch.zeros(count, size, dtype=dtype), torch.zeros_like(identity), identity.clone())
 
 
 def update(
@@ -93,7 +93,8 @@ def step(
         information = state.information / (1 - DECAY ** (number + 1))
         mean_eigenvalue = information.diagonal(dim1=1, dim2=2).mean(1)
         damped = information + torch.diag_embed(damping * mean_eigenvalue.unsqueeze(1).expand_as(state.gradient))
-        state.factor.copy_(torch.linalg.cholesky(damped))
+        # Without a check: where a flow has diverged, its loss will not be finite, and the run stops for that.
+        state.factor.copy_(torch.linalg.cholesky_ex(damped).L)
     gradient = state.gradient / (1 - MOMENTUM ** (number + 1))
     direction = torch.cholesky_solve(gradient.unsqueeze(-1), state.factor).squeeze(-1)
     length = torch.linalg.vecdot(direction, gradient).clamp(min=0).sqrt()

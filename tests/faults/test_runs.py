@@ -1,6 +1,7 @@
 """Signals, divergence, starts that fail, compilers that fail, and workers whose parent dies."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -81,6 +82,7 @@ def test_workers_end_with_their_parent(number, tmp_path):
     [
         ("vae", ["--learning_rate", "1e30"]),
         ("train", ["--lr", "1e30"]),
+        ("train", ["--lr", "1e30", "--recipe", "tuned"]),
         ("images", ["--generator_lr", "1e25"]),
         ("classifier", ["--learning_rate", "1e30"]),
     ],
@@ -96,6 +98,17 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(name, more
         state = torch.load(path, weights_only=True)
         assert checkpoint._not_finite(state) is None
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    """Though the loss is: it was taken before the last update."""
+    weight = torch.ones(2)
+    state = checkpoint.Checkpoint(tmp_path / "checkpoint.pt", weight=weight)
+    state.save(step=1)
+    weight[1] = math.inf
+    with pytest.raises(FloatingPointError, match=r"step 2: weight is not finite; the last good checkpoint is"):
+        state.save(step=2)
+    assert state.restore() == {"step": 1} and torch.equal(weight, torch.ones(2))
 
 
 def test_weights_too_large_for_float16_are_not_kept():
@@ -127,6 +140,7 @@ def test_experiments_refuse_in_one_line(tmp_path, refused, capsys):
     (tmp_path / "file").touch()
     refused(main, [*command, str(tmp_path / "file" / "runs")])
     refused(main, [*command, str(tmp_path), "--seed", str(10**30)])
+    refused(main, [*command, str(tmp_path), "--seed", str(2**63 - 3)])  # the seeds after it are too large
     refused(main, [*command, str(tmp_path), "--device", "meta"])
     refused(main, ["--dataset", "digits", "--only", "nonsense", "--out", str(tmp_path)])
 
@@ -159,6 +173,12 @@ def test_bad_input_is_one_line(name, more, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer = TRAINERS[name]
     refused(trainer.main, [*trainer.arguments, "--out", str(tmp_path / "run"), *more])
+
+
+def test_numbers_of_more_bits_than_torch_takes_are_refused_before_anything_is_done(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(vae.Hyperparameters, "", ["--epochs", str(10**30)])
+    assert stop.value.code == 2 and "epochs must be below 2**63" in capsys.readouterr().err
 
 
 @pytest.mark.slow
