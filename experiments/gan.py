@@ -226,7 +226,7 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence
     generators is named at the foot.
     """
     colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
-    dashings = ["-", "--", ":", "-.", (0, (1, 2.5))]
+    dashings = ["-", "--", ":", "-.", (0, (8, 2))]
     for row, colour, dashes in zip(rows, cycle(colours), cycle(dashings)):
         steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
         axes.plot(steps, fids, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
