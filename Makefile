@@ -1,8 +1,15 @@
-# make install | report | html | colab.zip | address | test | test-quick | faults | test-slurm | lint | benchmark | reference,
-# on a machine with Python 3.11 or newer and nothing else.
+# make TARGET, on a machine with Python 3.11 or newer; README says what Linux needs besides
+#   install      make .venv and install requirements.txt, as every target but colab.zip does first
+#   report       run the profile's experiments and build report.pdf; html: the same as one page for a screen
+#   test         style, types and all tests; test-quick: without those that take more than some seconds
+#   faults       damaged files, kills, full disks and bad input, half an hour of them
+#   benchmark    speed beside the textbook loop
+#   colab.zip    what the notebooks need in Colab, in one file
+#   test-slurm   jobs on a Slurm cluster of one node, as root
+#   address, reference, lint, clean   for maintainers, see CONTRIBUTING.md
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=assignment  of report and html: what the assignment asks, the default: about 10 minutes on two cores
-#   PROFILE=quick       small data, no network, about 5 minutes
+#   PROFILE=quick       small data, no download of data, about 5 minutes
 #   PROFILE=full        every seed and long run: hours
 
 PYTHON ?= python3
@@ -67,7 +74,7 @@ reference: .venv/installed
 # The stamp is written last, so an installation that broke off is taken up again.
 .venv/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=python3.12 make ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 

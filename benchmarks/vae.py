@@ -10,7 +10,6 @@ medians.
 
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -162,8 +161,13 @@ def peak_memory(images: Tensor) -> float:
 
 def _estimate_and_weigh(images: Tensor) -> float:
     our_estimate(images)()
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**30 if sys.platform == "darwin" else 2**20)
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource  # which Windows lacks
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def in_turns(contestants: dict[str, Callable[[], object]], rounds: int, scale: float) -> dict[str, list[float]]:

@@ -4,6 +4,8 @@ A notebook that finds this archive beside it, or is given it as an upload, needs
 This is the one program that needs no installation, for those who use Colab have none: the standard library alone.
 """
 
+from __future__ import annotations  # for the Python 3.9 that some systems bring
+
 import argparse
 import contextlib
 import subprocess

@@ -58,6 +58,16 @@ def test_arrows_point_one_way(path):
     assert others <= ALLOWED[place(path)], f"{path} imports {others - ALLOWED[place(path)]}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_file_needs_what_windows_lacks(path):
+    """Where a module of Unix alone is used, it is imported there, and not with the file."""
+    unix = {"resource", "fcntl", "pwd", "grp", "termios", "pty", "syslog"}
+    for node in ast.parse((ROOT / path).read_text()).body:
+        names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+        names |= {node.module} if isinstance(node, ast.ImportFrom) else set()
+        assert not names & unix, f"{path}: {names & unix}"
+
+
 def test_there_is_no_circle():
     arrows, done = {path: imported(path) for path in FILES}, set()
 
