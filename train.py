@@ -157,7 +157,7 @@ def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[
     steps = [torch.tensor(float(step)) for _ in parameters]
     compiled = compile_flows if group.compile and step < group.num_iter else lambda function: function
     advance = compiled(point_gradients if tuned else update)
-    rates = one_cycle(group.lr, group.num_iter)
+    rates = one_cycle(group.lr, group.num_iter) if tuned else torch.empty(0)  # the other recipe has one rate
     label = f"from {group.source}, k = {group.num_layers}"
     with (
         command_line.Interruption() as interruption,
