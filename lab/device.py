@@ -1,5 +1,6 @@
 """The machine: which device, what it computes natively, and torch.compile where it can."""
 
+import contextlib
 import logging
 import os
 import re
@@ -73,10 +74,8 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
             return current(*arguments, **keywords)
         except (TorchDynamoException, OSError, ImportError) as error:
             # Compilation comes before anything is computed, so nothing has been done that would be done twice.
-            broken = [
-                Path(path) for path in re.findall(r"[^\s'\"]+\.(?:so|pyd|dll)", str(error)) if Path(path).exists()
-            ]
-            if broken and not repaired:
+            broken = [] if repaired else _damaged_libraries(error)
+            if broken:
                 print(f"{broken[0]} is damaged, compiling it again", file=sys.stderr)
                 for path in broken:
                     path.unlink(missing_ok=True)
@@ -87,6 +86,18 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
             return call(*arguments, **keywords)
 
     return call
+
+
+def _damaged_libraries(error: Exception) -> list[Path]:
+    """The libraries that an error of the compiler names, and those in its cache that are empty."""
+    from torch._inductor.codecache import cache_dir
+
+    with contextlib.suppress(OSError):
+        named = {Path(path) for path in re.findall(r"[^\s'\"]+\.(?:so|pyd|dll)", str(error))}
+        # Some versions ask an empty one what the processor can do, and then fail with other words.
+        cached = (path for ending in ("so", "pyd", "dll") for path in Path(cache_dir()).rglob(f"*.{ending}"))
+        return sorted({path for path in named if path.exists()} | {path for path in cached if not path.stat().st_size})
+    return []
 
 
 def _uncompiled(function: Callable, error: Exception) -> Callable:

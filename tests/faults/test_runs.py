@@ -217,7 +217,11 @@ def test_a_compiler_that_fails_and_a_damaged_cache_do_not_stop_a_run(tmp_path):
     for library in libraries:
         library.write_bytes(b"")  # what a kill of the linker leaves
     again, said = run()
-    assert again == expected and len(said) == 1 and "damaged" in said[0]
+    assert "damaged" in said[0]
+    if len(said) == 1:
+        assert again == expected
+    else:  # torch 2.8 remembers, as long as the process lives, what the damaged library said of the processor
+        assert "uncompiled" in said[1] and float(again) == pytest.approx(float(expected))
     again, said = run()
     assert again == expected and not said  # it has been mended
     (tmp_path / "file").touch()
