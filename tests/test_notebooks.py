@@ -43,6 +43,7 @@ def test_notebook_gets_the_code_where_it_runs_alone(name, tmp_path):
     first = next(cell for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code")
     command = [sys.executable, "-c", f"{first.source}\nprint(Path('q1_solution.py').exists())"]
     environment = {**os.environ, "REPOSITORY": str(ROOT)}
+    environment.pop("PYTHONPATH", None)  # where a test of jobs may have put the project
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.split()[-1] == "True", done.stderr
     environment["REPOSITORY"] = ""
