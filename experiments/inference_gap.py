@@ -77,7 +77,7 @@ def on_a_plane(options: Options, model: VAE, train: Tensor, images: Tensor) -> d
         options.figures / "inference_gap_contours.png",
         model,
         images[telling],
-        [{name: inference_gap.select(found[name]["own"], i) for name in ("normal", "planar 16")} for i in telling],
+        [{name: found[name]["own"].select(slice(i, i + 1)) for name in ("normal", "planar 16")} for i in telling],
     )
     importance = [
         {"k": k, "missing": mean_and_error(log_px - log_likelihood(model, images, k, seed=1))}

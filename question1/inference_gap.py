@@ -13,11 +13,13 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from q1_solution import log_mean_exp
-from question1.autoencoder import VAE, Posterior, log_likelihood_logits, log_partition, path_elbo
+from question1.autoencoder import LOGIT_SHIFT, VAE, Posterior, log_likelihood_logits, path_elbo
+from question1.decoding import Likelihood
 from solution import get_logdet, inverse, invertible_u, log_standard_normal
 
 
@@ -43,7 +45,7 @@ def log_joint(vae: VAE, images: Tensor, points: Tensor, block: int = 4000) -> Te
     for z in points.split(block):
         logits = vae.decode(z)
         # The likelihood of a point's logits is linear in the image but for one term: one product serves all images.
-        of_all = x @ logits.T - log_partition(logits)
+        of_all = x @ logits.T - F.softplus(logits, threshold=40).sum(-1)
         parts.append(of_all + log_standard_normal(z).squeeze(-1))
     return torch.cat(parts, dim=1)
 
@@ -75,14 +77,14 @@ def bounds(
         ``(N,)`` in nats.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
-    log_weights = []
     per_block = max(1, rows // len(images))
+    log_px = Likelihood(vae.decoder, LOGIT_SHIFT, images.float(), per_block * len(images))
+    log_weights = []
     for start in range(0, num_samples, per_block):
         count = min(per_block, num_samples - start)
         noise = torch.randn(len(images), count, vae.latent_size, generator=generator, device=images.device)
-        z, log_q = q.sample(noise)
-        log_px = log_likelihood_logits(vae.decode(z), images.float().unsqueeze(1))
-        log_weights.append(log_px + log_standard_normal(z).squeeze(-1) - log_q)
+        z, log_ratio = q.weigh(noise)
+        log_weights.append(log_px(z) + log_ratio)
     weights = torch.cat(log_weights, dim=1).double()
     return weights.mean(1), weights.std(1) / math.sqrt(num_samples), log_mean_exp(weights)
 
@@ -197,12 +199,6 @@ def fit_encoder(
                 scheduler.step()
                 bar.update()
     return fitted
-
-
-def select(q: Posterior, index: int) -> Posterior:
-    """The posterior of one of the images, as a batch of one."""
-    one = slice(index, index + 1)
-    return Posterior(q.mean[one], q.logvar[one], [tuple(p[one] for p in layer) for layer in q.layers])
 
 
 @torch.no_grad()

@@ -1,0 +1,178 @@
+"""The likelihood of images under many latent vectors, at the pace of the matrix products.
+
+An estimate of the log-likelihood decodes millions of latent vectors, without a gradient. Beside the products it has an
+exponential for each unit and pixel, and written as for training it takes two to three times as long as the products.
+Here results go to memory that is allocated once, most operations work in place, since fresh memory costs more than the
+arithmetic; a pixel's term is an exponential and a logarithm, which are vectorised, where ``softplus`` and ``expm1`` are
+not; and each thread takes whole blocks, so that none waits for another.
+"""
+
+import contextlib
+import functools
+import math
+import platform
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lab.checkpoint import read_json, write_json
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+
+
+class Likelihood:
+    r"""The log-likelihood of binary images under draws of the latent vector.
+
+    .. math:: \log p(x|z) = x \cdot \ell - \sum_i \log(1 + e^{\ell_i}), \quad \ell = W h + b, \quad
+        x \cdot \ell = (x W) \cdot h + x \cdot b
+
+    h are the last hidden units; :math:`x W` and :math:`x \cdot b` serve all draws of an image.
+
+    Args:
+        network: Linear layers with ELU between them, from latent vectors to logits.
+        shift: What is added to the logits.
+        images: 0 or 1, ``(N, D)``.
+        rows: Of latent vectors at once. For these it is decided which library multiplies.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Sequential, shift: float, images: Tensor, rows: int) -> None:
+        linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+        shifts = [0.0] * (len(linear) - 1) + [shift]
+        *self.hidden, self.last = (_Layer(layer, shift, rows) for layer, shift in zip(linear, shifts, strict=True))
+        self.image_weights = (images @ self.last.weight).unsqueeze(2)
+        self.image_biases = (images @ self.last.bias).unsqueeze(1)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, block: slice = slice(None)) -> Tensor:
+        """Log p(x|z), ``(B, K)`` in nats, of a block of images under draws z ``(B, K, L)``."""
+        h = z.flatten(0, 1)
+        for layer in self.hidden:
+            h = layer(h)
+            negative = torch.clamp(h, max=0, out=layer.buffer("negative", h)).exp_().sub_(1)
+            h = torch.maximum(h, negative, out=h)  # ELU; torch's own takes three times as long
+        log_partition = self.last(h).exp_().add_(1).log_().sum(1)
+        if not log_partition.isfinite().all():  # the exponential of a logit is more than the type holds
+            log_partition = F.softplus(self.last(h), threshold=40).sum(1)
+        score = torch.bmm(h.view(*z.shape[:2], -1), self.image_weights[block]).squeeze(2) + self.image_biases[block]
+        return score.sub_(log_partition.view_as(score))
+
+
+class _Layer:
+    """A linear layer whose results lie in memory of its own, until the next call in the same thread."""
+
+    def __init__(self, linear: nn.Linear, shift: float, rows: int) -> None:
+        self.weight, self.bias = linear.weight.detach(), linear.bias.detach() + shift
+        usual = self.weight.dtype != torch.float32 or self.weight.device.type != "cpu" or not HAS_ONEDNN
+        self.in_onednn = not usual and prefers_onednn(rows, linear.in_features, linear.out_features)
+        self.local = threading.local()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.in_onednn:
+            return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
+        return torch.addmm(self.bias, x, self.weight.T, out=self.buffer("result", x, len(self.weight)))
+
+    def buffer(self, name: str, like: Tensor, size: int | None = None) -> Tensor:
+        """Memory of that name for as many rows as another tensor has, allocated anew where the shape has changed."""
+        buffers, shape = vars(self.local), (len(like), size or like.shape[1])
+        if name not in buffers or buffers[name].shape != shape:
+            buffers[name] = like.new_empty(shape)
+        return buffers[name]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let each operation of torch run in the thread that calls it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_threads(
+    draw: Callable[[slice], Tensor], work: Callable[[slice, Tensor], Tensor], blocks: Sequence[slice], workers: int
+) -> list[Tensor]:
+    """``work(block, draw(block))`` of each block, in threads that take whole blocks.
+
+    The draws are made one at a time, in the order of the blocks, and torch works with one thread in each of these:
+    the results do not depend on how many there are.
+    """
+    remaining, lock = deque(enumerate(blocks)), threading.Lock()
+    results: list[Tensor] = [torch.empty(0)] * len(blocks)
+
+    def go_on() -> None:
+        try:
+            while True:
+                with lock:
+                    if not remaining:
+                        return
+                    place, block = remaining.popleft()
+                    drawn = draw(block)
+                results[place] = work(block, drawn)
+        finally:
+            remaining.clear()  # an error ends the other threads too
+
+    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(go_on) for _ in range(workers)]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            remaining.clear()  # so does Ctrl-C
+    return results
+
+
+@functools.cache
+def prefers_onednn(rows: int, size_in: int, size_out: int) -> bool:
+    """Whether this processor multiplies ``(rows, size_in)`` by ``(size_in, size_out)`` clearly faster in oneDNN.
+
+    For float32 on the CPU torch takes MKL, which uses AVX-512 on Intel's processors alone. oneDNN uses it wherever it
+    is, at the price of converting the tensors: it halves the time on one processor and doubles it on another. The two
+    add in another order, so the choice can move the last digit.
+
+    Both are run some times, some tens of milliseconds together, and their best times compared; by a quarter it must be
+    faster. The decision is kept in torch's cache folder: however busy the machine is later, another process decides
+    the same, and a resumed run gets the same digits.
+    """
+    path = choices_path()
+    case = f"{platform.node()}, torch {torch.__version__}, a thread: {rows} x {size_in} x {size_out}"
+    kept = read_json(path) or {}
+    if isinstance(kept.get(case), bool):
+        return kept[case]
+    with one_thread():
+        choice = _measure_onednn(rows, size_in, size_out)
+    with contextlib.suppress(OSError):  # where nothing can be written, each process measures for itself
+        write_json(path, {**(read_json(path) or {}), case: choice})
+    return choice
+
+
+def choices_path() -> Path:
+    """The file in which it is kept which library multiplies faster."""
+    return Path(torch.hub.get_dir()).parent / "matrix_products.json"
+
+
+def _measure_onednn(rows: int, size_in: int, size_out: int) -> bool:
+    x, weight, bias = torch.ones(rows, size_in), torch.ones(size_out, size_in), torch.ones(size_out)
+    out = torch.empty(rows, size_out)
+    ways = {
+        "mkl": lambda: torch.addmm(bias, x, weight.T, out=out),
+        "onednn": lambda: F.linear(x.to_mkldnn(), weight, bias).to_dense(),
+    }
+    best = dict.fromkeys(ways, math.inf)
+    for way in ways.values():
+        way()  # the first call allocates
+    for _ in range(5):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return 1.25 * best["onednn"] < best["mkl"]
