@@ -111,7 +111,9 @@ def log_mean_exp(y: Tensor) -> Tensor:
         >>> log_mean_exp(torch.tensor([[1e4, 1e4], [-math.inf, -math.inf]]))
         tensor([10000.,   -inf])
     """
-    return torch.logsumexp(y, dim=-1) - math.log(y.shape[-1])
+    dtype = y.dtype
+    (y,) = _checked(y=y)
+    return (torch.logsumexp(y, dim=-1) - math.log(y.shape[-1])).to(dtype)
 
 
 def kl_gaussian_gaussian_analytic(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:

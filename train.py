@@ -21,6 +21,7 @@ from torch import Tensor
 from data.densities import TARGETS, Target
 from lab import checkpoint, command_line, jobs
 from lab.command_line import bookkeeping
+from lab.device import one_thread
 from lab.record import Record
 from question3 import natural, plots
 from question3.scores import score_from_density, score_from_samples
@@ -208,7 +209,9 @@ def median_of(records: Sequence[dict[str, Any]]) -> int:
 
 
 def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[str, Any]], out: Path) -> None:
-    """One picture per target, of the flow of the median seed."""
+    """One picture per target on the plane, of the flow of the median seed."""
+    if group.dim != 2:
+        return
     count = len(group.seeds)
     for start, (name, target) in zip(range(0, len(flows), count), group.targets.items(), strict=True):
         place = start + median_of(records[start : start + count])
@@ -223,9 +226,7 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group; what one process does."""
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         flows, training = train_group(group, workers, progress)
         records = evaluate(group, flows)
         draw_pictures(group, flows, records, group.out.parent)
@@ -233,8 +234,6 @@ def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dic
             record["curve"] = [[point["step"], point["losses"][i]] for point in training["curve"]]
             record["seconds"] = training["seconds"]
         return records
-    finally:
-        torch.set_num_threads(threads)
 
 
 def launch_experiments_from_samples(
@@ -247,7 +246,8 @@ def launch_experiments_from_samples(
 ) -> list[dict[str, Any]]:
     """Train flows that map samples to noise by maximum likelihood (question 3.7).
 
-    Writes ``learned_density_data_{name}_l{k}.png`` for each target and depth.
+    Writes ``learned_density_data_{name}_l{k}.png`` for each target on the plane and each depth. Called again with the
+    same values it goes on where it stopped.
 
     Args:
         density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which then stands for the
@@ -274,7 +274,9 @@ def launch_experiments_from_samples(
             raise ValueError(f"{name} needs samples: an energy stands for a data set only as {' or '.join(TARGETS)}")
         if points[name].ndim != 2 or points[name].shape[1] != dim:
             raise ValueError(f"the samples of {name} have shape {tuple(points[name].shape)}, not (N, {dim})")
-        targets[name] = TARGETS.get(name, Target(name, _unknown))
+        # What is known of a data set is known of its own points only.
+        known = name in TARGETS and torch.equal(points[name].double(), TARGETS[name].data_set().double())
+        targets[name] = TARGETS[name] if known else Target(name, _unknown)
     return _launch("samples", targets, num_layers_list, dim, lr, num_iter, points=points, **options)
 
 
@@ -288,7 +290,8 @@ def launch_experiments_from_density(
 ) -> list[dict[str, Any]]:
     """Train flows that map noise to a target density by minimising the divergence (question 3.9).
 
-    Writes ``samples_{name}_l{k}.png`` for each target and depth.
+    Writes ``samples_{name}_l{k}.png`` for each target on the plane and each depth. Called again with the same values
+    it goes on where it stopped.
 
     Args:
         density_dict: Name to energy, a function of points ``(*, dim)``.
@@ -327,8 +330,15 @@ def _launch(
     workers: int = 1,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    setting = (targets, list(dict.fromkeys(seeds)), num_iter, lr, batch_size, compile)
-    groups = [Group(source, k, *setting, Path(out) / f"from_{source}_l{k}", dim, points or {}) for k in num_layers_list]
+    seeds = list(dict.fromkeys(seeds))
+    setting = (targets, seeds, num_iter, lr, batch_size, compile)
+    # A folder for each setting: a second call with another one must not find the flows of the first.
+    fixed_points = torch.randn(100, dim, generator=torch.Generator().manual_seed(0))
+    learnt = points or {name: target.energy(fixed_points) for name, target in targets.items()}
+    mark = checkpoint.digest([learnt, seeds, num_iter, lr, batch_size])[:8]
+    groups = [
+        Group(source, k, *setting, Path(out) / f"from_{source}_l{k}_{mark}", dim, points or {}) for k in num_layers_list
+    ]
     return run_groups(groups, workers, progress)
 
 

@@ -223,20 +223,21 @@ def _run(options: Hyperparameters, splits: data.Splits, progress: bool) -> tuple
     valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
     path = Path(options.out) / "result.json"
     log_px = (checkpoint.read_json(path) or {}).get("test_log_px", {})
-    for k in options.num_samples:
-        if str(k) not in log_px:
-            log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
     result = {
         "dataset": options.dataset,
         "seed": options.seed,
         "valid_elbo": mean_and_error(evaluate_elbo(vae, valid)),
         "test_elbo": mean_and_error(evaluate_elbo(vae, test)),
-        "test_log_px": {k: log_px[k] for k in sorted(log_px, key=int)},
+        "test_log_px": log_px,
         "kl_per_dimension": kl_per_dimension(vae, valid).tolist(),
         "train_seconds": sum(record["seconds"] for record in history),
         "history": history,
     }
-    checkpoint.write_json(path, result)
+    for k in options.num_samples:
+        if str(k) not in log_px:
+            log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
+        result["test_log_px"] = {k: log_px[k] for k in sorted(log_px, key=int)}
+        checkpoint.write_json(path, result)  # after each: thousands of draws take minutes
     return vae, splits, result
 
 

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 from lab import checkpoint, command_line
 from lab.device import choose_device, native_bfloat16
 from question2 import image_gan, score
-from question2.configurations import CONFIGURATIONS, Hyperparameters
+from question2.configurations import CONFIGURATIONS, Hyperparameters, Management
 
 KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1": "cifar10-jsd-3"}
 
@@ -182,7 +182,7 @@ def measure(options: Options) -> dict[str, Any]:
         eval_step = score.make_evaluation(scorer, images[:1000], hp.generator_dimz, folder)
     real_batches = score.batches(images, samples)
     evaluation = seconds(lambda: eval_step(real_batches, players.critic, players.averaged), device)
-    between = 2000 * kinds["JSD"]["median"]["fast"] / 1e3
+    between = Management().eval_every * kinds["JSD"]["median"]["fast"] / 1e3
     return {
         "device": torch.cuda.get_device_name(device) if gpu else "CPU",
         "precision": precision,
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluation = result["evaluation"]
         print(
             f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"
-            f" {evaluation['share_of_run']:.0%} of a run that does it every 2000 updates"
+            f" {evaluation['share_of_run']:.0%} of a run that does it every {Management().eval_every} updates"
         )
         checkpoint.write_json(options.out, result)
 

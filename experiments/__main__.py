@@ -85,7 +85,7 @@ PROFILES: dict[str, dict[str, float]] = {
         "flow_tuned": 3,
         "flow_directions": 1,
         "flow_posterior": 25,
-        "posterior_controls": 50,
+        "posterior_controls": 75,
         "inference_gap": 20,
         "vae_speed": 2,
         "gan_speed": 2,

@@ -23,7 +23,8 @@ SAMPLES = (1, 10, 100, 1000, 5000)
 
 def run(options: Options) -> dict[str, Any]:
     """Both models: posteriors of test images by encoders, and the best of each family for each image by itself."""
-    dataset, splits = data.load(options.dataset, options.data)
+    seed = options.seeds(range(1, 2))[0]
+    dataset, splits = data.load(options.dataset, options.data, seed)  # the model's: the digits are split by seed
     count = 20 if options.quick else 200
     chosen = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]
     images = splits.test[chosen]

@@ -13,7 +13,7 @@ SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("tuned", 3, TUNED),
     ("tuned-planar-4", 3, {**TUNED, **FOUR, **SCALE}),
     ("tuned-planar-16", 3, {**TUNED, **FOUR, **SCALE, "num_layers": 16}),
-    ("long-planar-4", 1, {**LONG, **FOUR, **SCALE}),
+    ("long-planar-4", 3, {**LONG, **FOUR, **SCALE}),
     ("sampled", 3, {"divergence": "sampled"}),
     ("path", 3, {**FOUR, "gradient": "path"}),
     ("scale", 3, {**FOUR, **SCALE}),

@@ -157,6 +157,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike, **parts: Any) -> None:
         self.path, self.parts = Path(path), parts
         self.previous = self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}")
+        self.last_is_good = True  # until restoring finds otherwise
 
     def save(self, **values: Any) -> None:
         """Save the parts as they are now, and plain values beside them.
@@ -167,9 +168,10 @@ class Checkpoint:
         state = {name: _state(part) for name, part in self.parts.items()}
         if (name := _not_finite(state)) is not None:
             raise FloatingPointError(f"{self.describe(values)}: {name} is not finite; {self.last_good()}")
-        if self.path.is_file():
+        if self.path.is_file() and self.last_is_good:
             self.path.replace(self.previous)
         save(self.path, {**state, **values})
+        self.last_is_good = True
 
     def describe(self, values: dict[str, Any]) -> str:
         """The run and where it is, for a message."""
@@ -178,7 +180,9 @@ class Checkpoint:
 
     def last_good(self) -> str:
         """What a run that broke off leaves, for a message."""
-        return f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
+        candidates = (self.path, self.previous) if self.last_is_good else (self.previous,)
+        found = next((path for path in candidates if path.exists()), None)
+        return f"the last good checkpoint is {found}" if found else "there is no checkpoint yet"
 
     def restore(self) -> dict[str, Any]:
         """Give the parts their saved state; returns the plain values, none where there is no checkpoint yet.
@@ -200,6 +204,7 @@ class Checkpoint:
             if state is not None:
                 if failure:
                     print(f"{failure}; going on from the one before, {path}", file=sys.stderr)
+                    self.last_is_good = False  # it must not take the place of the one before
                 break
         else:
             if failure:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +116,7 @@ class _Entry:
     task: Task
     job: Any = None
     tries: int = 0
-    gone: int = field(default=0)  # how often in a row Slurm did not know the job
+    gone: int = 0  # how often in a row Slurm did not know the job
 
 
 def make_executor(folder: Path, resources: Resources, parallel: int) -> submitit.AutoExecutor:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lab.device import one_thread
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
-from question1.decoding import Likelihood, in_threads, one_thread
+from question1.decoding import Likelihood, in_threads
 from solution import chain, invertible_u, log_standard_normal
 
 LOGIT_SHIFT = -5
@@ -54,7 +55,7 @@ class VAE(nn.Module):
         self.latent_size = latent_size
         self.num_layers = num_layers
         self.flow_scale = flow_scale
-        self.invertible = invertible_u if u_hat == "needed" else always_invertible_u
+        self.invertible = {"needed": invertible_u, "everywhere": always_invertible_u}[u_hat]
         self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
 
@@ -326,7 +327,7 @@ def log_likelihood(
     blocks = [slice(start, start + size) for start in range(0, len(images), size)]
 
     def draw(block: slice) -> Tensor:
-        bar.update(len(x[block]))
+        bar.update(len(x[block]))  # here, since only one thread at a time draws
         return torch.randn(len(x[block]), num_samples, vae.latent_size, generator=generator, device=x.device)
 
     def estimate(block: slice, noise: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 An estimate of the log-likelihood decodes millions of latent vectors, without a gradient. Beside the products it has an
 exponential for each unit and pixel, and written as for training it takes two to three times as long as the products.
-Here results go to memory that is allocated once, most operations work in place, since fresh memory costs more than the
-arithmetic; a pixel's term is an exponential and a logarithm, which are vectorised, where ``softplus`` and ``expm1`` are
-not; and each thread takes whole blocks, so that none waits for another.
+Three things make it faster here. Results go to memory that is allocated once, and most operations work in place,
+because allocating costs more than the arithmetic. A pixel's term is an exponential and a logarithm, which are
+vectorised; ``softplus`` and ``expm1`` are not. Each thread takes whole blocks, so that none waits for another.
 """
 
 import contextlib
@@ -14,17 +14,20 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from lab.checkpoint import read_json, write_json
+from lab.device import one_thread
 
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+ONEDNN_ON_X86 = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+WORTH_MEASURING = 10_000_000  # multiplications, about a tenth of a millisecond
 
 
 class Likelihood:
@@ -66,12 +69,15 @@ class Likelihood:
 
 
 class _Layer:
-    """A linear layer whose results lie in memory of its own, until the next call in the same thread."""
+    """A linear layer whose result stands until the next call in the same thread: it lies in memory of the layer's.
+
+    What oneDNN returns is new memory.
+    """
 
     def __init__(self, linear: nn.Linear, shift: float, rows: int) -> None:
         self.weight, self.bias = linear.weight.detach(), linear.bias.detach() + shift
-        usual = self.weight.dtype != torch.float32 or self.weight.device.type != "cpu" or not HAS_ONEDNN
-        self.in_onednn = not usual and prefers_onednn(rows, linear.in_features, linear.out_features)
+        eligible = ONEDNN_ON_X86 and self.weight.dtype == torch.float32 and self.weight.device.type == "cpu"
+        self.in_onednn = eligible and prefers_onednn(rows, linear.in_features, linear.out_features)
         self.local = threading.local()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -80,22 +86,11 @@ class _Layer:
         return torch.addmm(self.bias, x, self.weight.T, out=self.buffer("result", x, len(self.weight)))
 
     def buffer(self, name: str, like: Tensor, size: int | None = None) -> Tensor:
-        """Memory of that name for as many rows as another tensor has, allocated anew where the shape has changed."""
-        buffers, shape = vars(self.local), (len(like), size or like.shape[1])
-        if name not in buffers or buffers[name].shape != shape:
-            buffers[name] = like.new_empty(shape)
-        return buffers[name]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let each operation of torch run in the thread that calls it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        """Memory of that name for as many rows as another tensor has, allocated anew where they are more than ever."""
+        buffers, columns = vars(self.local), size or like.shape[1]
+        if name not in buffers or len(buffers[name]) < len(like):
+            buffers[name] = like.new_empty(len(like), columns)
+        return buffers[name][: len(like)]
 
 
 def in_threads(
@@ -119,15 +114,20 @@ def in_threads(
                     drawn = draw(block)
                 results[place] = work(block, drawn)
         finally:
-            remaining.clear()  # an error ends the other threads too
+            stop()  # an error ends the other threads too
 
+    def stop() -> None:
+        with lock:
+            remaining.clear()
+
+    # The number of threads is set twice: OpenMP has one for each thread that asks, MKL one for all.
     with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(go_on) for _ in range(workers)]
         try:
             for future in futures:
                 future.result()
         finally:
-            remaining.clear()  # so does Ctrl-C
+            stop()  # so does Ctrl-C
     return results
 
 
@@ -141,18 +141,22 @@ def prefers_onednn(rows: int, size_in: int, size_out: int) -> bool:
 
     Both are run some times, some tens of milliseconds together, and their best times compared; by a quarter it must be
     faster. The decision is kept in torch's cache folder: however busy the machine is later, another process decides
-    the same, and a resumed run gets the same digits.
+    the same, and a resumed run gets the same digits. A product so small that it does not matter is not measured.
     """
+    if rows * size_in * size_out < WORTH_MEASURING:
+        return False
     path = choices_path()
     case = f"{platform.node()}, torch {torch.__version__}, a thread: {rows} x {size_in} x {size_out}"
-    kept = read_json(path) or {}
-    if isinstance(kept.get(case), bool):
-        return kept[case]
-    with one_thread():
-        choice = _measure_onednn(rows, size_in, size_out)
-    with contextlib.suppress(OSError):  # where nothing can be written, each process measures for itself
-        write_json(path, {**(read_json(path) or {}), case: choice})
-    return choice
+    choice = None
+    with contextlib.suppress(OSError, Timeout):  # where nothing can be written, each process measures for itself
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock"), timeout=60):
+            choices = read_json(path) or {}
+            choice = choices.get(case)
+            if not isinstance(choice, bool):
+                choice = _measure_onednn(rows, size_in, size_out)
+                write_json(path, {**choices, case: choice})
+    return _measure_onednn(rows, size_in, size_out) if choice is None else choice
 
 
 def choices_path() -> Path:
@@ -160,6 +164,7 @@ def choices_path() -> Path:
     return Path(torch.hub.get_dir()).parent / "matrix_products.json"
 
 
+@one_thread()
 def _measure_onednn(rows: int, size_in: int, size_out: int) -> bool:
     x, weight, bias = torch.ones(rows, size_in), torch.ones(size_out, size_in), torch.ones(size_out)
     out = torch.empty(rows, size_out)

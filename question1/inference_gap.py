@@ -133,7 +133,7 @@ def fit(
     for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit=" updates", disable=not progress):
         noise = torch.randn(count, draws, size, generator=generator, device=images.device)
         z, log_q = posterior().sample(noise)
-        # What images share is the decoder, which is held: the sum's gradient has each image's own in its place.
+        # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
         value = log_likelihood_logits(vae.decode(z), x) + log_standard_normal(z).squeeze(-1) - log_q
         gradients = torch.autograd.grad(-value.mean(1).sum(), parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -8,6 +8,8 @@ density is explicit at every point: the divergences are sums over a grid.
 Source: Murphy (2023), Probabilistic machine learning: advanced topics, section 5.1, https://probml.github.io/book2
 """
 
+import math
+
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -49,7 +51,7 @@ def log_target(target: Target, grid: Grid) -> Tensor:
     """The target's log-density at the cells of a grid that holds it, ``(G,)``."""
     points, area = grid
     log_p = -target.energy(points)
-    return log_p - torch.logsumexp(log_p, 0) - torch.log(torch.tensor(area, dtype=log_p.dtype))
+    return log_p - torch.logsumexp(log_p, 0) - math.log(area)
 
 
 def fit(

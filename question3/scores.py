@@ -63,9 +63,10 @@ def score_from_density(flow: Flow, target: Target, count: int = 1_000_000, seed:
 
     .. math:: \mathrm{KL}(q_A \| p_A) = \mathbb{E}_{q|A}[\log q - \log \tilde p] - \log q(A) + \log Z_A,
 
-    estimated from the draws that fall into A; its standard error adds those of the mean and of log q(A).
+    estimated from the draws that fall into A; its standard error combines those of the mean and of log q(A) in
+    quadrature. Of fewer than two draws in A there is none.
     """
-    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(count, flow.planar[0].u.shape[-1], generator=torch.Generator().manual_seed(seed))
 
     def both(z0: Tensor) -> Tensor:
         z, logdet = flow(z0)
@@ -79,7 +80,7 @@ def score_from_density(flow: Flow, target: Target, count: int = 1_000_000, seed:
         return {**result, "kl": {**result["loss"], "mean": result["loss"]["mean"] + target.log_z}}
     inside = values[:, 1].abs() <= target.half_width
     share = inside.double().mean().item()
-    if not share:
+    if inside.sum() < 2:
         return {**result, "share_inside": share}
     within = mean_and_error(values[inside, 0])
     error = math.hypot(within["standard_error"], math.sqrt((1 - share) / (share * count)))

@@ -191,6 +191,8 @@ def test_half_precision_is_rounded_once(dtype):
         (log_likelihood_normal, (mu, logvar, z)),
         (kl_gaussian_gaussian_analytic, (mu, logvar, z, other)),
         (log_likelihood_bernoulli, (probability, x)),
+        (log_mean_exp, (mu,)),
+        (log_mean_exp, (torch.zeros(2, 70_000, dtype=dtype),)),
     ]:
         value = function(*arguments)
         assert value.dtype == dtype

@@ -82,6 +82,40 @@ def test_launchers_write_their_pictures_and_know_no_more_than_they_are_given(tmp
         train.launch_experiments_from_samples({"own": np.zeros((4, 3))}, [1], out=tmp_path)
 
 
+def test_launchers_called_with_other_values_find_no_earlier_flows(tmp_path):
+    normal_energy = {"normal": normal}
+    curves = []
+    for changes in ({}, {"lr": 1e-2}, {"num_iter": 6}, {"seeds": (2,)}, {"batch_size": 3}, {}):
+        records = train.launch_experiments_from_density(normal_energy, [1], out=tmp_path, **(QUIETLY | changes))
+        curves.append(records[0]["curve"])
+    other = {"normal": lambda z: 2 * normal(z)}  # another target of the same name
+    curves.append(train.launch_experiments_from_density(other, [1], out=tmp_path, **QUIETLY)[0]["curve"])
+    assert curves[0] == curves[5] and len({str(curve) for curve in curves}) == 6
+    points = torch.randn(20, 2)
+    curves = [
+        train.launch_experiments_from_samples({"own": p}, [1], out=tmp_path, **QUIETLY)[0]["curve"]
+        for p in (points, points + 1)
+    ]
+    assert curves[0] != curves[1]
+
+
+def test_points_of_ones_own_are_not_scored_as_the_data_set_of_that_name(tmp_path):
+    records = train.launch_experiments_from_samples({"arcs": torch.randn(20, 2)}, [1], out=tmp_path, **QUIETLY)
+    assert "nll" not in records[0]
+    records = train.launch_experiments_from_samples(
+        {"arcs": TARGETS["arcs"].data_set().numpy()}, [1], out=tmp_path, **QUIETLY
+    )
+    assert "gap" in records[0]
+
+
+def test_flows_in_three_dimensions(tmp_path):
+    setting = {"dim": 3, "out": tmp_path, **QUIETLY}
+    (record,) = train.launch_experiments_from_density({"normal": normal}, [2], **setting)
+    assert math.isfinite(record["loss"]["mean"])
+    train.launch_experiments_from_samples({"own": torch.randn(20, 3)}, [2], **setting)
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_the_assignments_own_calls(tmp_path, monkeypatch):
     """Both launchers with the same dictionary of energies, and pictures in the working folder."""
     monkeypatch.chdir(tmp_path)

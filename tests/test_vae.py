@@ -86,6 +86,25 @@ def test_the_first_epoch_on_the_real_data(tmp_path, real_data):
     assert result["valid_elbo"]["mean"] == pytest.approx(result["history"][-1]["valid_elbo"])
 
 
+def test_estimates_that_are_done_outlive_a_stop(tmp_path, monkeypatch):
+    options = vae.Hyperparameters(
+        dataset="digits", epochs=1, latent_size=2, compile="no", num_samples=[1, 2], out=str(tmp_path)
+    )
+    asked = []
+
+    def stop_at_the_second(model, images, k, progress):
+        asked.append(k)
+        if asked == [1, 2]:
+            raise KeyboardInterrupt
+        return torch.arange(4.0)
+
+    monkeypatch.setattr(vae, "log_likelihood", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        vae.run(options, progress=False)
+    _, _, result = vae.run(options, progress=False)
+    assert asked == [1, 2, 2] and list(result["test_log_px"]) == ["1", "2"]
+
+
 def test_every_control_of_the_planar_posterior_trains(tmp_path):
     splits = data.Splits(*(split[:96] for split in data.digits()))
     planar = {"posterior": "planar", "num_layers": 2, "flow_scale": 0.1}

@@ -103,6 +103,26 @@ def test_parts_are_restored_in_place_by_their_names(tmp_path):
     assert torch.equal(first["network"].weight, second["network"].weight) and second["total"] == 2
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_good_one_before(tmp_path, monkeypatch):
+    weight, path = torch.ones(1), tmp_path / "checkpoint.pt"
+    state = checkpoint.Checkpoint(path, weight=weight)
+    assert "no checkpoint yet" in state.last_good()
+    for step in (1, 2):
+        state.save(step=step)
+    path.write_bytes(b"damaged")
+    resumed = checkpoint.Checkpoint(path, weight=weight)
+    assert resumed.restore() == {"step": 1} and str(resumed.previous) in resumed.last_good()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda *arguments: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            resumed.save(step=3)
+    assert checkpoint.Checkpoint(path, weight=weight).restore() == {"step": 1}
+    resumed.save(step=3)
+    path.unlink()  # as when a run is killed between the two steps of a save
+    assert "previous" in resumed.last_good()
+    assert checkpoint.Checkpoint(path, weight=weight).restore() == {"step": 1}
+
+
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="no run of ours"):
