@@ -100,7 +100,7 @@ def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with figures.figure(path, size=(figures.HALF, 2.1)) as (axes,):
         k, missing = [row["k"] for row in rows], [row["missing"] for row in rows]
         axes.errorbar(k, [m["mean"] for m in missing], [m["standard_error"] for m in missing], marker="o", ms=4)
-        axes.set(xscale="log", yscale="log", xlabel="samples $K$", ylabel="missing of $\\log p(x)$ (nats)")
+        axes.set(xscale="log", yscale="log", xlabel="samples $K$", ylabel="shortfall in $\\log p(x)$ (nats)")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.yaxis.set_minor_formatter(NullFormatter())

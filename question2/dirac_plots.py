@@ -155,7 +155,7 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
         else:
             axes.plot([0], [0], [game.target], "+", color="black", markersize=7)
     axes.set_xlabel("$\\psi_0$", labelpad=-9)
-    axes.set_ylabel("$\\psi_1$", labelpad=-9)
+    axes.set_ylabel("$\\psi_1$", labelpad=-6)
     axes.set_zlabel("$\\theta$", labelpad=-4)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         low, high = axis.get_view_interval()

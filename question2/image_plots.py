@@ -1,5 +1,6 @@
 """Pictures of image runs: the metric beside the distance over training, and the same noise's images over time."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
     values = [value for run in runs for _, value in run.metric]
     if loss == "W1" and values and min(values) > 0:
         axes.set_yscale("log")
+    if loss == "JSD":
+        shown = axes.get_ylim()
+        axes.axhline(math.log(2), color="grey", linestyle=":", linewidth=0.8)  # its upper bound
+        axes.set_ylim(shown)
     axes.set_xlabel("generator updates")
     axes.set_ylabel(f"metric ({loss})", color=figures.COLOURS[0])
     right.set_ylabel(distance, color=figures.COLOURS[1])

@@ -177,7 +177,7 @@ def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor,
 
 def draw_layer(axes: Axes, draws: Tensor, u: Tensor, w: Tensor, b: Tensor, title: str) -> None:
     """Points and a grid after a layer, coloured by the side of its hyperplane on which they were."""
-    fine, reach = torch.linspace(-3, 3, 121), 5.0
+    fine, reach = torch.linspace(-3, 3, 121), 7.0
     for at in torch.linspace(-3, 3, 13):
         for line in (torch.stack([fine, at.expand_as(fine)], 1), torch.stack([at.expand_as(fine), fine], 1)):
             axes.plot(*planar_transformation(line, u, w, b).T, color="0.6", linewidth=0.3, zorder=0)
@@ -227,7 +227,7 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
                         axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
             if source == "samples":
                 axes.axhline(tuned["limit_of_the_data"], color="0.5", linewidth=0.8, linestyle=":")
-                of_data = f"limit of {tuned['points']:,} points"
+                of_data = "P / (2N)"
                 axes.text(depths[0], 0.85 * tuned["limit_of_the_data"], of_data, color="0.4", va="top")
             axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.5))
             axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
