@@ -1,5 +1,7 @@
 """Pictures of image runs, against the images and the numbers that they were made of."""
 
+import math
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -43,7 +45,11 @@ def test_the_picture_of_a_run_shows_its_curves_as_far_as_it_has_come(tmp_path, l
     write_grids(tmp_path, [10, 20] if lines else [])
     picture = image_plots.progress(tmp_path, "title", curves, loss, "FID-C", updates=30)
     images, metric, distance = picture.axes
-    drawn = [line.get_xydata().tolist() for axes in (metric, distance) for line in axes.get_lines()]
+    lines_of_metric = metric.get_lines()
+    if loss == "JSD":
+        *lines_of_metric, bound = lines_of_metric
+        assert set(bound.get_ydata()) == {math.log(2)}
+    drawn = [line.get_xydata().tolist() for line in (*lines_of_metric, *distance.get_lines())]
     assert drawn == [[list(point) for point in curve] for curve in vars(curves).values() if curve]
     assert len(images.images) == (1 if lines else 0)
     assert metric.get_yscale() == ("log" if loss == "W1" and lines else "linear")
