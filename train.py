@@ -233,6 +233,7 @@ def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dic
         for i, record in enumerate(records):
             record["curve"] = [[point["step"], point["losses"][i]] for point in training["curve"]]
             record["seconds"] = training["seconds"]
+            record["folder"] = group.out.name  # in the run's folder; it holds the checkpoint
         return records
 
 
@@ -259,7 +260,7 @@ def launch_experiments_from_samples(
 
     Returns:
         Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known,
-        and the curve of its loss.
+        the curve of its loss, and the folder of its checkpoint.
 
     Raises:
         ValueError: An energy's name is not that of a data set, or samples have another dimension.
@@ -298,7 +299,8 @@ def launch_experiments_from_density(
         num_layers_list, dim, lr, num_iter, options: As for :func:`launch_experiments_from_samples`.
 
     Returns:
-        Per flow its setting, loss, divergence from the target where that is known, and the curve of its loss.
+        Per flow its setting, loss, divergence from the target where that is known, the curve of its loss, and the folder
+        of its checkpoint.
 
     Raises:
         ValueError: A target is no energy.

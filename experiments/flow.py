@@ -81,7 +81,7 @@ def median_flows(out: Path, runs: list[dict[str, Any]]) -> dict[tuple[str, str, 
         of_group = [record for record in runs if (record["source"], record["num_layers"]) == (source, k)]
         places = [i for i, record in enumerate(of_group) if record["data"] == name]
         place = places[train.median_of([of_group[i] for i in places])]
-        state = checkpoint.load(out / f"from_{source}_l{k}" / "checkpoint.pt")
+        state = checkpoint.load(out / of_group[place]["folder"] / "checkpoint.pt")
         assert state is not None
         found[source, name, k] = of_group[place]["seed"], unstack(tuple(state["parameters"]))[place]
     return found

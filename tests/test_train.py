@@ -91,6 +91,7 @@ def test_launchers_called_with_other_values_find_no_earlier_flows(tmp_path):
     other = {"normal": lambda z: 2 * normal(z)}  # another target of the same name
     curves.append(train.launch_experiments_from_density(other, [1], out=tmp_path, **QUIETLY)[0]["curve"])
     assert curves[0] == curves[5] and len({str(curve) for curve in curves}) == 6
+    assert (tmp_path / records[0]["folder"] / "checkpoint.pt").exists()
     points = torch.randn(20, 2)
     curves = [
         train.launch_experiments_from_samples({"own": p}, [1], out=tmp_path, **QUIETLY)[0]["curve"]
