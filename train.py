@@ -299,8 +299,8 @@ def launch_experiments_from_density(
         num_layers_list, dim, lr, num_iter, options: As for :func:`launch_experiments_from_samples`.
 
     Returns:
-        Per flow its setting, loss, divergence from the target where that is known, the curve of its loss, and the folder
-        of its checkpoint.
+        Per flow its setting, loss, divergence from the target where that is known, the curve of its loss, and the
+        folder of its checkpoint.
 
     Raises:
         ValueError: A target is no energy.

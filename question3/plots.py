@@ -184,13 +184,19 @@ def draw_layer(axes: Axes, draws: Tensor, u: Tensor, w: Tensor, b: Tensor, title
     after, side = planar_transformation(draws, u, w, b), draws @ w + b > 0
     for of_side, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
         axes.plot(*after[of_side].T, ".", color=colour, markersize=1.0)
-    along = torch.stack([-w[1], w[0]]) / w.norm()
-    ends = torch.stack([t * along - b * w / w.square().sum() for t in (-2 * reach, 2 * reach)])
-    axes.plot(*ends.T, "--", color="black", linewidth=0.8)
+    axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
     axes.set(title=title, xticks=(-4, 0, 4), yticks=(-4, 0, 4))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axes.set_aspect("equal")
     axes.grid(visible=False)
+
+
+def hyperplane(w: Tensor, b: Tensor, reach: float = 20.0) -> Tensor:
+    """Two points of the line w·x + b = 0, far apart, ``(2, 2)``; where w is nought there is no line."""
+    if not w.any():
+        return torch.full((2, 2), torch.nan)
+    along = torch.stack([-w[1], w[0]]) / w.norm()
+    return torch.stack([t * along - b * w / w.square().sum() for t in (-reach, reach)])
 
 
 def vector(values: Tensor) -> str:
@@ -210,7 +216,7 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
     """
     with figures.figure(path, columns=2, size=(figures.WIDTH / 2, 2.3)) as columns:
         for axes, (source, key, label) in zip(
-            columns, [("samples", "gap", "NLL - entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
+            columns, [("samples", "gap", "NLL − entropy (nats)"), ("density", "kl", "KL(q‖p) (nats)")], strict=True
         ):
             names = dict.fromkeys(s["data"] for s in settings)
             for name, colour, dashes in zip(names, figures.COLOURS, figures.DASHES, strict=False):

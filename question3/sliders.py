@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lab import figures
-from question3.plots import grid, number, of_layer, show
+from question3.plots import grid, hyperplane, number, of_layer, show
 from solution import invertible_u, planar_transformation
 
 REACH = 4.5  # the axes reach from -4.5 to 4.5
@@ -83,14 +83,6 @@ def frame(axes: Axes, title: str) -> None:
     """The same square for every panel."""
     axes.set(title=title, xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
     axes.grid(visible=False)
-
-
-def hyperplane(w: Tensor, b: Tensor) -> Tensor:
-    """Two points of the line w·x + b = 0, far apart, ``(2, 2)``; where w is nought there is no line."""
-    if not w.any():
-        return torch.full((2, 2), torch.nan)
-    along = torch.stack([-w[1], w[0]]) / w.norm()
-    return torch.stack([t * along - b * w / w.square().sum() for t in (-4 * REACH, 4 * REACH)])
 
 
 def layer_sliders() -> widgets.VBox:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from question3 import sliders
+from question3 import plots, sliders
 
 
 def panels(png: bytes) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ def test_a_layer_without_normal_or_inverse_is_drawn():
     flat = panels(picture.png(torch.ones(2), zero, torch.tensor(0.0)))
     folded = panels(picture.png(torch.tensor([-3.0, 0.0]), torch.tensor([3.0, 0.0]), torch.tensor(0.0)))
     assert all((a != b).mean() > 0.005 for a, b in zip(flat, folded, strict=True))
-    assert torch.isnan(sliders.hyperplane(zero, torch.tensor(1.0))).all()
+    assert torch.isnan(plots.hyperplane(zero, torch.tensor(1.0))).all()
 
 
 def test_the_picture_is_in_the_output_beside_the_sliders(monkeypatch):
