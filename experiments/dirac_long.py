@@ -1,5 +1,6 @@
-"""Question 2.6: the games without a penalty for a long time, in which JSD's contracts and W1's does not."""
+"""Question 2.6: the games without a penalty for a long time: JSD's contracts from near, W1's does not."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from experiments.dirac import SEED
 from experiments.options import Options
-from question2 import dirac_plots, modified_field, runs
+from question2 import dirac_plots, dirac_theory, modified_field, runs
 from question2.configurations import Management
 
 UPDATES = {"full": 1_000_000, "assignment": 100_000, "quick": 20_000}
+OUTSIDE = 2.5  # a distance from which JSD's game moves outwards
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -18,8 +20,9 @@ def run(options: Options) -> dict[str, Any]:
 
     Returns:
         ``updates``, at which each distance is the mean of 1/r² over the following ``window``, as a distance again; for
-        each loss what was ``measured`` and what the modified field's ``flow`` does; and how fast 1/r² grew an update
-        over the last half of JSD's game, ``measured_growth``, beside theory's ``growth``.
+        each loss what was ``measured`` and what the modified field's ``flow`` does, for JSD from ``outside`` too; how
+        fast 1/r² grew an update over the last half of JSD's game, ``measured_growth``, beside theory's ``growth``; and
+        the distance within which JSD's game contracts, ``turning_radius``, by the game's and by the flow.
     """
     (seed,) = options.seeds([SEED])
     length = UPDATES[options.profile]
@@ -37,6 +40,12 @@ def run(options: Options) -> dict[str, Any]:
             "measured": _distances(np.abs(trajectory.plane[:, 0]), updates, window),
             "flow": _distances(np.hypot(followed[:, 0], followed[:, 2]), updates, window),
         }
+    game = next(run.hp.game for run in outcome.runs if run.hp.loss_type == "JSD")
+    ways: dict[str, Callable[[float, int], np.ndarray]] = {
+        "measured": lambda radius, count: dirac_theory.play(game, (radius, 0, 0), count).plane[:, 0],
+        "flow": lambda radius, count: modified_field.follow(game, np.array([radius, 0, 0]), count)[:, ::2] @ (1, 1j),
+    }
+    outside = {name: _distances(np.abs(way(OUTSIDE, length)), updates, window) for name, way in ways.items()}
     half = int(np.searchsorted(updates, updates[-1] / 2))
     inverse = np.array(losses["JSD"]["measured"]) ** -2.0
     result = {
@@ -44,11 +53,28 @@ def run(options: Options) -> dict[str, Any]:
         "updates": updates.tolist(),
         "window": window,
         "losses": losses,
+        "outside": {"radius": OUTSIDE, **outside},
+        "turning_radius": {name: turning_radius(way, min(30_000, length)) for name, way in ways.items()},
         "measured_growth": float((inverse[-1] - inverse[half]) / (updates[-1] - updates[half])),
         "growth": modified_field.contraction(outcome.runs[0].hp.generator_lr),
     }
     dirac_plots.contraction(options.figures / "dirac_long_contraction.svg", result)
     return result
+
+
+def turning_radius(way: Callable[[float, int], np.ndarray], updates: int) -> float:
+    """The distance from which a game neither contracts nor expands, by bisection.
+
+    Args:
+        way: Maps a distance on the axis of ψ₀ and a number of updates to the game's way in the plane from there.
+        updates: How long the games are.
+    """
+    low, high, part = 1.0, OUTSIDE, updates // 10
+    for _ in range(10):
+        middle = (low + high) / 2
+        inverse = np.abs(way(middle, updates)).astype(float) ** -2.0
+        low, high = (middle, high) if inverse[-part:].mean() > inverse[:part].mean() else (low, middle)
+    return (low + high) / 2
 
 
 def _distances(distance: np.ndarray, updates: np.ndarray, window: int) -> list[float]:

@@ -192,11 +192,14 @@ def contraction(path: str | Path, long: dict[str, Any]) -> None:
         for (loss, of_loss), colour, mark in zip(long["losses"].items(), figures.COLOURS, "os", strict=False):
             axes.loglog(long["updates"], of_loss["measured"], mark, markersize=3, color=colour, label=f"{loss}, played")
             axes.loglog(long["updates"], of_loss["flow"], color=colour, linewidth=0.9, label=f"{loss}, theory")
+        outside, colour = long["outside"], figures.COLOURS[0]
+        axes.loglog(long["updates"], outside["measured"], "x", markersize=3, color=colour, label="JSD from farther out")
+        axes.loglog(long["updates"], outside["flow"], color=colour, linewidth=0.9)
         t = np.array(long["updates"], dtype=float)
         axes.loglog(t, (t * long["growth"]) ** -0.5, ":", color="0.4", linewidth=1, label="$r = (n h^2/640)^{-1/2}$")
         lowest = min(min(of_loss["measured"]) for of_loss in long["losses"].values())
-        axes.set(xlabel="update $n$", ylabel="distance $r$", ylim=(lowest / 1.5, 2))
-        axes.legend()
+        axes.set(xlabel="update $n$", ylabel="distance $r$", ylim=(lowest / 1.5, 1.5 * max(outside["measured"])))
+        axes.legend(ncols=2, loc="lower left")
 
 
 def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), updates: int = 400) -> None:

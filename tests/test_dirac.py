@@ -15,6 +15,7 @@ from scipy.integrate import solve_ivp
 import dirac
 import gan
 from dirac import Game
+from experiments import dirac_long
 from question2 import dirac_plots, dirac_theory, modified_field
 from question2.configurations import CONFIGURATIONS
 
@@ -143,6 +144,23 @@ def test_other_targets_steps_and_critic_updates_are_predicted_too(loss, penalty,
     assert measured["period"] is None or measured["period"] == pytest.approx(predicted["period"], rel=0.01)
     assert measured["rate"] is None or measured["rate"] == pytest.approx(predicted["rate"], rel=0.01, abs=1e-5)
     assert measured["amplitude"] == pytest.approx(predicted["amplitude"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_plain_game_contracts_from_near_and_expands_from_farther_out():
+    """The played game and the modified field's flow agree on where, and so does the bisection."""
+    game = Game("JSD")
+    for radius, contracts in ((1.7, True), (2.1, False)):
+        start = np.array([radius, 0.0, 0.0])
+        played = np.abs(dirac_theory.play(game, start, 20_000).plane[:, 0])
+        states = modified_field.follow(game, start, 20_000)
+        for distance in (played, np.hypot(states[:, 0], states[:, 2])):
+            assert (distance[-2000:].mean() < distance[:2000].mean()) == contracts
+
+    def way(radius, updates):
+        return radius * (1 + (radius - 1.7) * np.linspace(0, 0.1, updates))
+
+    assert dirac_long.turning_radius(way, 100) == pytest.approx(1.7, abs=2e-3)
 
 
 @pytest.mark.slow
