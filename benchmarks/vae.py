@@ -206,7 +206,7 @@ def measure(dataset: str, root: str, rounds: int, share: float, seed: int = 0) -
             "times_faster_than_textbook": median["textbook"] / median["ours"],
             "times_the_floor": median["ours"] / median["floor"],
         }
-    result["estimate"]["peak_gigabytes"] = peak_memory(test)
+    result["estimate"]["peak_gigabytes"] = peak_memory(splits.test)
     depths = {str(k): our_epoch(train, k) for k in (0, *PLANAR)}
     seconds = in_turns(depths, rounds, len(splits.train) / len(train))
     median = {k: statistics.median(values) for k, values in seconds.items()}

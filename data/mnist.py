@@ -92,7 +92,7 @@ def binary_file(path: str | Path) -> Splits:
         if array.ndim < 2 or not len(array) or array.shape[1:] != arrays[0].shape[1:]:
             raise DataUnavailableError(f"{path}: {name} has shape {array.shape}, not images as in train")
         if len(array) < 2:
-            raise DataUnavailableError(f"{path}: {name} has one image, of which there is no standard error")
+            raise DataUnavailableError(f"{path}: {name} has fewer than two images, of which there is no standard error")
         if not np.isin(array, (0, 1)).all():
             raise DataUnavailableError(f"{path}: {name} has values other than 0 and 1")
     return Splits(*(torch.from_numpy(array.astype(np.uint8).reshape(len(array), -1)) for array in arrays))

@@ -22,7 +22,7 @@ def run(options: Options) -> dict[str, Any]:
         ``updates``, at which each distance is the mean of 1/r² over the following ``window``, as a distance again; for
         each loss what was ``measured`` and what the modified field's ``flow`` does, for JSD from ``outside`` too; how
         fast 1/r² grew an update over the last half of JSD's game, ``measured_growth``, beside theory's ``growth``; and
-        the distance within which JSD's game contracts, ``turning_radius``, by the game's and by the flow.
+        ``turning_radius``, within which JSD's game contracts from θ = ψ₁ = 0: ``measured``, and of the ``flow``.
     """
     (seed,) = options.seeds([SEED])
     length = UPDATES[options.profile]
@@ -64,6 +64,8 @@ def run(options: Options) -> dict[str, Any]:
 
 def turning_radius(way: Callable[[float, int], np.ndarray], updates: int) -> float:
     """The distance from which a game neither contracts nor expands, by bisection.
+
+    It must contract from 1 and expand from ``OUTSIDE``.
 
     Args:
         way: Maps a distance on the axis of ψ₀ and a number of updates to the game's way in the plane from there.

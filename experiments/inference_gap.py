@@ -23,8 +23,10 @@ SAMPLES = (1, 10, 100, 1000, 5000)
 
 def run(options: Options) -> dict[str, Any]:
     """Both models: posteriors of test images by encoders, and the best of each family for each image by itself."""
-    seed = options.seeds(range(1, 2))[0]
-    dataset, splits = data.load(options.dataset, options.data, seed)  # the model's: the digits are split by seed
+    seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
+    dataset, splits = data.load(
+        options.dataset, options.data, seed
+    )  # the first model's, which decides how the digits are split
     count = 20 if options.quick else 200
     chosen = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]
     images = splits.test[chosen]

@@ -17,8 +17,10 @@ BOUND_SAMPLES = [1, 10, 200, 5000]
 
 def run(options: Options) -> dict[str, Any]:
     """Questions 1.6 and 1.7: the prescribed setting in some seeds, its bound as K grows, what its latents carry."""
-    seed = options.seeds(range(1, 2))[0]
-    dataset, splits = data.load(options.dataset, options.data, seed)  # the model's: the digits are split by seed
+    seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
+    dataset, splits = data.load(
+        options.dataset, options.data, seed
+    )  # the first model's, which decides how the digits are split
     setting, first = train_vaes(options, "assignment", SEEDS[options.profile], {}, BOUND_SAMPLES)
     log_px = setting["runs"][0]["test_log_px"]
     bounds = [{"k": int(k), **value} for k, value in log_px.items()]

@@ -309,8 +309,8 @@ def log_likelihood(
         num_samples: Number of draws :math:`K` per image.
         seed: Of the draws.
         progress: Show a progress bar.
-        rows: Latent vectors decoded at once. 1,600 keep the work in the processor's cache. The draws of an image are
-            all in memory, even where there are more of them.
+        rows: Latent vectors decoded at once. More need more memory for each thread. The images' posteriors, and the
+            draws of an image, are all in memory.
 
     Returns:
         Shape ``(N,)``, in nats.

@@ -3,8 +3,8 @@
 An estimate of the log-likelihood decodes millions of latent vectors, without a gradient. Beside the products it has an
 exponential for each unit and pixel, and written as for training it takes two to three times as long as the products.
 Three things make it faster here. Results go to memory that is allocated once, and most operations work in place,
-because allocating costs more than the arithmetic. A pixel's term is an exponential and a logarithm, which are
-vectorised; ``softplus`` and ``expm1`` are not. Each thread takes whole blocks, so that none waits for another.
+because allocating costs more than the arithmetic. A pixel's term is an exponential and a logarithm, which torch
+computes faster than ``softplus`` and ``expm1``. Each thread takes whole blocks, so that none waits for another.
 """
 
 import contextlib
@@ -69,9 +69,9 @@ class Likelihood:
 
 
 class _Layer:
-    """A linear layer whose result stands until the next call in the same thread: it lies in memory of the layer's.
+    """A linear layer that writes its result into memory of its own, which the next call in the same thread overwrites.
 
-    What oneDNN returns is new memory.
+    oneDNN's results are new memory instead.
     """
 
     def __init__(self, linear: nn.Linear, shift: float, rows: int) -> None:
@@ -86,7 +86,7 @@ class _Layer:
         return torch.addmm(self.bias, x, self.weight.T, out=self.buffer("result", x, len(self.weight)))
 
     def buffer(self, name: str, like: Tensor, size: int | None = None) -> Tensor:
-        """Memory of that name for as many rows as another tensor has, allocated anew where they are more than ever."""
+        """The first rows of a named buffer, as many as ``like`` has; a larger one is allocated where it is needed."""
         buffers, columns = vars(self.local), size or like.shape[1]
         if name not in buffers or len(buffers[name]) < len(like):
             buffers[name] = like.new_empty(len(like), columns)
@@ -160,7 +160,7 @@ def prefers_onednn(rows: int, size_in: int, size_out: int) -> bool:
 
 
 def choices_path() -> Path:
-    """The file in which it is kept which library multiplies faster."""
+    """The file that remembers which library is faster."""
     return Path(torch.hub.get_dir()).parent / "matrix_products.json"
 
 

@@ -22,7 +22,7 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True, scope="session")
 def choices_of_the_tests(tmp_path_factory):
-    """The libraries that tests choose for their small shapes are not kept with those of the user's runs."""
+    """The libraries that tests choose in this process are not kept with those of the user's runs."""
     folder = tmp_path_factory.mktemp("choices")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "choices_path", lambda: folder / "matrix_products.json")

@@ -151,6 +151,10 @@ def test_the_divergence_of_a_flow_from_its_own_density_is_nought():
     for target in (whole, strip):
         kl = scores.score_from_density(identity(), target, count=200_000)["kl"]
         assert abs(kl["mean"]) <= 4 * max(kl["standard_error"], 1e-6)
+    narrow = Target("normal", normal, log_z=0.0, half_width=1.0)
+    # Of four draws with this seed one is inside, of which there is no standard error.
+    few = scores.score_from_density(identity(), narrow, count=4, seed=0)
+    assert few["share_inside"] == 1 / 4 and "kl" not in few
     assert scores.score_from_density(identity(), Target("normal", normal))["loss"]["mean"] == pytest.approx(
         -math.log(2 * math.pi), abs=1e-4
     )

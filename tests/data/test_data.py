@@ -91,6 +91,14 @@ def test_a_broken_file_is_refused_and_kept(published, images):
         assert path.read_bytes() == content
 
 
+def test_a_split_of_one_image_is_refused(tmp_path):
+    """A mean over images is given with its standard error."""
+    splits = {name: np.eye(4).reshape(4, 2, 2) for name in data.Splits._fields}
+    np.savez(tmp_path / "own.npz", **{**splits, "valid": splits["valid"][:1]})
+    with pytest.raises(data.DataUnavailableError, match="valid has fewer than two images"):
+        mnist.binary_file(tmp_path / "own.npz")
+
+
 def test_the_order_of_the_rows_does_not_matter(published, images):
     np.savetxt(published / "publisher" / "train.amat", images["train"][::-1], fmt="%d")
     check(data.binarized_mnist(published / "root"), {**images, "train": images["train"][::-1]})

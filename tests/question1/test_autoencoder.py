@@ -151,9 +151,14 @@ def test_weights_are_the_prior_over_the_posterior():
     torch.testing.assert_close(weighed, z)
     log_prior = torch.distributions.Normal(0, 1).log_prob(z).sum(-1)
     torch.testing.assert_close(log_ratio, (log_prior - log_q).detach(), rtol=1e-4, atol=1e-4)
-    for place, (mean, _) in enumerate(zip(q.mean, q.logvar, strict=True)):
-        assert q.select(slice(place, place + 1)).mean.equal(mean.unsqueeze(0))
-        assert all(p.shape[0] == 1 for layer in q.select(slice(place, place + 1)).layers for p in layer)
+
+
+def test_the_posteriors_of_some_of_the_images():
+    q, some = random_posterior(2, num_layers=3).posterior(torch.rand(4, 12)), slice(1, 3)
+    selected = q.select(some)
+    assert selected.mean.equal(q.mean[some]) and selected.logvar.equal(q.logvar[some])
+    for of_some, of_all in zip(selected.layers, q.layers, strict=True):
+        assert all(a.equal(b[some]) for a, b in zip(of_some, of_all, strict=True))
 
 
 def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():

@@ -1,6 +1,7 @@
 """The likelihood without a gradient is that with one, whatever multiplies and however many threads there are."""
 
 import itertools
+import time
 import types
 
 import pytest
@@ -99,12 +100,14 @@ def test_draws_are_made_in_order_and_an_error_ends_all():
     blocks, drawn, done = [slice(i, i + 1) for i in range(200)], [], []
 
     def draw(block: slice) -> torch.Tensor:
+        time.sleep(1e-3 * (block.start % 2))  # without the lock, draws would overtake each other
         drawn.append(block.start)
         return torch.tensor(block.start)
 
     def work(block: slice, value: torch.Tensor) -> torch.Tensor:
         if block.start == 20 and len(blocks) == 100:
             raise ZeroDivisionError
+        time.sleep(1e-3)
         done.append(block.start)
         assert torch.get_num_threads() == 1
         return value + block.start
