@@ -107,27 +107,6 @@ def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Ten
     return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
-def spread(flow: Flow) -> None:
-    """Give layers bends far apart: u and w from N(0, 0.3²), b from N(0, 1), where they begin near the identity."""
-    with torch.no_grad():
-        for layer in flow.planar:
-            layer.u.normal_(std=0.3)
-            layer.w.normal_(std=0.3)
-            layer.b.normal_()
-
-
-def one_cycle(peak: float, num_iter: int) -> Tensor:
-    """The one-cycle step sizes of a run, ``(num_iter,)`` (Smith and Topin 2018)."""
-    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=peak)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=num_iter + 1, cycle_momentum=False)
-    rates = []
-    for _ in range(num_iter):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    return torch.tensor(rates)
-
-
 def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[list[Flow], dict[str, Any]]:
     """Train the flows of a group, or go on from the checkpoint in its folder.
 
@@ -141,7 +120,7 @@ def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[
         torch.manual_seed(seed)
         flows.append(Flow(group.dim, group.num_layers))
         if tuned:
-            spread(flows[-1])
+            natural.spread(flows[-1])
     parameters = stack(flows)
     square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     of_natural = natural.initial_state(parameters)
@@ -158,7 +137,7 @@ def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[
     steps = [torch.tensor(float(step)) for _ in parameters]
     compiled = compile_flows if group.compile and step < group.num_iter else lambda function: function
     advance = compiled(point_gradients if tuned else update)
-    rates = one_cycle(group.lr, group.num_iter) if tuned else torch.empty(0)  # the other recipe has one rate
+    rates = natural.one_cycle(group.lr, group.num_iter) if tuned else torch.empty(0)  # the other recipe has one rate
     label = f"from {group.source}, k = {group.num_layers}"
     with (
         command_line.Interruption() as interruption,

@@ -1,4 +1,6 @@
-r"""The natural gradient of flows that have so few parameters that their Fisher information can be solved with.
+r"""The tuned recipe of flows: the natural gradient, the start and the step sizes.
+
+These flows have so few parameters that their Fisher information can be solved with.
 
 A step descends in the metric of the distributions, not of the parameters: with the gradients :math:`g_i` of the loss at
 single points, and :math:`P` parameters,
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from question3.stacked_flows import Energy, Parameters, point_gradients
-from solution import invertible_u
+from solution import Flow, invertible_u
 
 MOMENTUM, DECAY = 0.9, 0.99  # of the running means of gradient and information
 # Of the information's mean eigenvalue. From a finite data set the strong damping keeps the flow from learning what only
@@ -43,6 +45,27 @@ def initial_state(parameters: Sequence[Tensor]) -> State:
     size = sum(parameter[0].numel() for parameter in parameters)
     identity = torch.eye(size, dtype=dtype).expand(count, -1, -1)
     return State(torch.zeros(count, size, dtype=dtype), torch.zeros_like(identity), identity.clone())
+
+
+def spread(flow: Flow) -> None:
+    """Give layers bends far apart: u and w from N(0, 0.3²), b from N(0, 1), where they begin near the identity."""
+    with torch.no_grad():
+        for layer in flow.planar:
+            layer.u.normal_(std=0.3)
+            layer.w.normal_(std=0.3)
+            layer.b.normal_()
+
+
+def one_cycle(peak: float, num_iter: int) -> Tensor:
+    """The one-cycle step sizes of a run, ``(num_iter,)`` (Smith and Topin 2018)."""
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=peak)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=num_iter + 1, cycle_momentum=False)
+    rates = []
+    for _ in range(num_iter):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return torch.tensor(rates)
 
 
 def update(

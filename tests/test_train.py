@@ -263,9 +263,3 @@ def test_fresh_points_are_new_in_every_batch_and_others_are_the_data_sets():
         assert batches.shape == (3, 4, 128, 2)
         data = {tuple(point) for point in group.points["arcs"].tolist()}
         assert all(tuple(point) in data for point in batches[:, 0].reshape(-1, 2).tolist()) != fresh
-
-
-def test_the_one_cycle_schedule_rises_to_its_peak_and_falls():
-    rates = train.one_cycle(1e-2, 1000)
-    assert rates.max().item() == pytest.approx(1e-2, rel=1e-4) and 200 < rates.argmax() < 400
-    assert rates[-1] < 1e-4 and len(rates) == 1000

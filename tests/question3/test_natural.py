@@ -57,3 +57,9 @@ def test_the_factor_is_that_of_the_running_mean_at_its_turn():
     information = state.information[0] / (1 - natural.DECAY ** (natural.EVERY + 1))
     damped = information + natural.DAMPING["samples"] * information.diagonal().mean() * torch.eye(len(information))
     torch.testing.assert_close(factors[-1][0] @ factors[-1][0].T, damped, rtol=1e-9, atol=1e-12)
+
+
+def test_the_one_cycle_schedule_rises_to_its_peak_and_falls():
+    rates = natural.one_cycle(1e-2, 1000)
+    assert rates.max().item() == pytest.approx(1e-2, rel=1e-4) and 200 < rates.argmax() < 400
+    assert rates[-1] < 1e-4 and len(rates) == 1000
