@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from lab.device import one_thread
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
-from question1.decoding import Likelihood, in_threads
+from question1.decoding import Buffer, Likelihood, in_threads
 from solution import chain, invertible_u, log_standard_normal
 
 LOGIT_SHIFT = -5
@@ -106,7 +106,7 @@ class Posterior(NamedTuple):
         return z, (log_q - logdet).squeeze(-1)
 
     @torch.no_grad()
-    def weigh(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def weigh(self, noise: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Draws of z, and the log of the prior over q, without a gradient.
 
         .. math:: \log \frac{p(z)}{q(z|x)} = \tfrac12 (\|\varepsilon\|^2 - \|z\|^2 + \textstyle\sum_i v_i) +
@@ -114,12 +114,13 @@ class Posterior(NamedTuple):
 
         Args:
             noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
+            out: Where z0 goes, of the shape of the noise.
 
         Returns:
             z, of the shape of the noise, and the logarithm, ``(B, K)`` in nats.
         """
         mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
-        z0 = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
+        z0 = torch.addcmul(mean, torch.exp(0.5 * logvar), noise, out=out)
         z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
         noise_norm, z_norm = (torch.linalg.vector_norm(point, dim=-1, keepdim=True) for point in (noise, z))
         log_ratio = 0.5 * (noise_norm.square_() - z_norm.square_() + logvar.sum(-1, keepdim=True)) + logdet
@@ -325,15 +326,17 @@ def log_likelihood(
         q = vae.posterior(x)
         log_px = Likelihood(vae.decoder, LOGIT_SHIFT, x, size * min(num_samples, rows))
     blocks = [slice(start, start + size) for start in range(0, len(images), size)]
+    noises, latents = Buffer(), Buffer()
 
     def draw(block: slice) -> Tensor:
         bar.update(len(x[block]))  # here, since only one thread at a time draws
-        return torch.randn(len(x[block]), num_samples, vae.latent_size, generator=generator, device=x.device)
+        noise = noises((len(x[block]), num_samples, vae.latent_size), x)
+        return noise.normal_(generator=generator)
 
     def estimate(block: slice, noise: Tensor) -> Tensor:
         log_weights = []
         for part in noise.split(rows, dim=1):
-            z, log_ratio = q.select(block).weigh(part)
+            z, log_ratio = q.select(block).weigh(part, out=latents(part.shape, part))
             log_weights.append(log_px(z, block) + log_ratio)
         return log_mean_exp(torch.cat(log_weights, dim=1))
 
