@@ -91,7 +91,7 @@ def summarise(source: str, name: str, num_layers: int, runs: list[dict[str, Any]
     """The numbers of one setting over its seeds, as far as the target is known."""
     rows = [r for r in runs if (r["source"], r["data"], r["num_layers"]) == (source, name, num_layers)]
     values: dict[str, list[float]] = {}
-    for key in ("nll", "gap", "loss", "kl"):
+    for key in ("nll", "gap", "loss", "kl", "share_inside"):
         if all(key in row for row in rows):
             values[key] = [row[key]["mean"] if isinstance(row[key], dict) else row[key] for row in rows]
     errors = [row[key]["standard_error"] for row in rows for key in ("nll", "kl") if key in row]

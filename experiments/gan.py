@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
 import benchmarks.gan
@@ -87,7 +87,7 @@ def run(options: Options) -> dict[str, Any]:
     )
     gan_samples.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
     eval_step = images.evaluation(generator.dimz)
-    corrupted = gan_samples.corruption_scores(images, labelled, eval_step, count=100 if options.quick else 5000)
+    corrupted = gan_samples.corruption_scores(images, labelled, eval_step, images.management.eval_samples)
     anchors = gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000)
     gan_samples.draw_corruptions(options.figures / "gan_corruptions.svg", corrupted, names[1])
     draw_curves(options.figures / "gan_curves.svg", rows, names[1], anchors)
@@ -145,7 +145,7 @@ def summarise(of_name: Sequence[runs.Run], results: Sequence[dict[str, Any]], na
     hp, rows = of_name[0].hp, [summarise_run(result, names) for result in results]
     ranks = {
         key: [row[key] for row in rows if row[key] is not None]
-        for key in ("rank_correlation", "rank_correlation_of_changes")
+        for key in ("rank_correlation", "rank_correlation_later")
     }
     return {
         "name": of_name[0].name,
@@ -163,7 +163,7 @@ def summarise(of_name: Sequence[runs.Run], results: Sequence[dict[str, Any]], na
 
 
 def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
-    """A run's curves, its last scores, and the rank correlations of metric and distance, and of their changes.
+    """A run's curves, its last scores, and the rank correlation of metric and distance, over all and after the start.
 
     The metric belongs to the generator that is trained, so the distance that it is compared with is that one's too,
     and not its average's.
@@ -177,10 +177,9 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
     steps = [0, *(line["step"] for line in scored)]
     means = [np.mean([v for step, v in metrics if before < step <= after]) for before, after in pairwise(steps)]
     of_trained = [line[f"{fid_name}_trained"] for line in scored]
-    few = len(scored) <= 2
-    rank = (math.nan, math.nan) if few else spearmanr(means, of_trained)
-    # Any two trends correlate; the changes from one evaluation to the next have none.
-    of_changes = math.nan if few else spearmanr(np.diff(means), np.diff(of_trained))[0]
+    rank, p_value = _rank_correlation(means, of_trained)
+    # Both fall at first, whatever the loss: how they go on after a quarter of the updates tells more.
+    later = sum(4 * line["step"] < metrics[-1][0] for line in scored)
     # The median, because a run may have waited on other work.
     timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in result["metrics"] if "seconds" in line)]
     pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
@@ -191,11 +190,19 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
         "critic": [(line["step"], line["cp"], line["cq"]) for line in scored],
         "final": result["final"],
         "final_without_average": {name: result["final"].get(f"{name}_trained") for name in names},
-        "rank_correlation": None if math.isnan(rank[0]) else float(rank[0]),
-        "p_value": None if math.isnan(rank[1]) else float(rank[1]),
-        "rank_correlation_of_changes": None if math.isnan(of_changes) else float(of_changes),
+        "rank_correlation": rank,
+        "p_value": p_value,
+        "rank_correlation_later": _rank_correlation(means[later:], of_trained[later:])[0],
         "milliseconds": 1e3 * pace,
     }
+
+
+def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float | None, float | None]:
+    """Spearman's rank correlation and its p-value; None where there are too few values, or they are all the same."""
+    if len(first) <= 2:
+        return None, None
+    rank, p_value = spearmanr(first, second)
+    return None if math.isnan(rank) else float(rank), None if math.isnan(p_value) else float(p_value)
 
 
 def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: Sequence[dict[str, Any]] = ()) -> None:
@@ -236,26 +243,31 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence
             place = max(anchor["FID"], lowest)
             axes.axhline(place, color="black", linewidth=0.6)
             axes.text(steps[-1], place, f"{anchor['name']}: {anchor['FID']:.2g}", ha="right", va="bottom")
-    axes.set_yscale("log", subs=[])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    figures.logarithmic(axes, (lowest, max(anchor["FID"] for anchor in anchors)))
     axes.set_ylim(lowest, 2 * max(anchor["FID"] for anchor in anchors))
     axes.set(title="all of them", xlabel="generator updates", ylabel=name)
     axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.5)
 
 
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """The critic's mean value at held-out real images and at generated ones, over training."""
-    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 2.2)) as columns:
-        for axes, row in zip(columns, rows, strict=True):
-            steps, real, fake = zip(*row["runs"][0]["critic"], strict=True)
-            axes.plot(steps, real, color=figures.COLOURS[2], label="real")
-            axes.plot(steps, fake, "--", color=figures.COLOURS[3], label="generated")
-            axes.set_title(row["name"].removeprefix("cifar10-"))
-            axes.xaxis.set_major_locator(MaxNLocator(2, prune="upper"))
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-        columns[0].set_ylabel("critic's mean")
-        drawing = columns[0].figure
+    """The critic's mean value at held-out real images and at generated ones over training, and their difference."""
+    size = (figures.WIDTH / len(rows), 1.6)
+    with figures.figure(path, columns=len(rows), rows=2, size=size) as places:
+        upper, lower = places[: len(rows)], places[len(rows) :]
+        for means, difference, row in zip(upper, lower, rows, strict=True):
+            steps, real, fake = np.array(row["runs"][0]["critic"]).T
+            means.plot(steps, real, color=figures.COLOURS[2], label="real")
+            means.plot(steps, fake, "--", color=figures.COLOURS[3], label="generated")
+            means.set_title(row["name"].removeprefix("cifar10-"))
+            difference.axhline(0, color="grey", linewidth=0.6)
+            difference.plot(steps, real - fake, color="black")
+            for axes in (means, difference):
+                axes.xaxis.set_major_locator(MaxNLocator(2, prune="upper"))
+                axes.yaxis.set_major_locator(MaxNLocator(4))
+            means.tick_params(labelbottom=False)
+        upper[0].set_ylabel("critic's mean")
+        lower[0].set_ylabel("difference")
+        drawing = upper[0].figure
         drawing.supxlabel("generator updates")
-        handles = columns[0].get_legend_handles_labels()
+        handles = upper[0].get_legend_handles_labels()
         drawing.legend(*handles, loc="outside upper right", ncols=2, borderaxespad=0)

@@ -191,7 +191,7 @@ def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> N
     units = {
         "noise": "$\\sigma$ (of 255)",
         "blur": "$\\sigma$ (pixels)",
-        "missing classes": "classes of 10",
+        "missing classes": "missing, of 10",
         "memorised subset": "copies of each",
     }
     with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 1.6)) as columns:

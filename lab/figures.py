@@ -14,6 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image, ImageSequence
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -94,6 +95,15 @@ def save(drawing: Figure, path: str | Path, colours: int = 256) -> None:
         drawing.savefig(temporary, **options.get(temporary.suffix, {}))
         if temporary.suffix == ".png":
             temporary.write_bytes(compact(temporary, colours))
+
+
+def logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """Make the y axis logarithmic, labelled with plain numbers, as many as the range of the values needs."""
+    axes.set_yscale("log")
+    digits = (1, 2, 5) if max(values) > 10 * min(values) else (1, 2, 3, 5, 7)
+    axes.yaxis.set_major_locator(LogLocator(subs=digits))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def colour_bar(axes: Sequence[Axes], label: str, **options: Any) -> Colorbar:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from lab import figures
@@ -100,10 +99,8 @@ def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with figures.figure(path, size=(figures.HALF, 2.1)) as (axes,):
         k, missing = [row["k"] for row in rows], [row["missing"] for row in rows]
         axes.errorbar(k, [m["mean"] for m in missing], [m["standard_error"] for m in missing], marker="o", ms=4)
-        axes.set(xscale="log", yscale="log", xlabel="samples $K$", ylabel="shortfall in $\\log p(x)$ (nats)")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set(xscale="log", xlabel="samples $K$", ylabel="shortfall in $\\log p(x)$ (nats)")
+        figures.logarithmic(axes, [m["mean"] for m in missing])
 
 
 def contours(

@@ -75,13 +75,13 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, 
         drawing = plt.figure(figsize=(width, height))
         try:
             # In inches, so that the panels are of one height, and at the same places in every game's picture.
-            places = [(0.6, 1.2), (2.3, 1.0), (3.37, 1.05)]
+            places = [(0.57, 1.2), (2.36, 0.97), (3.4, 1.02)]
             plane, first, every = (
                 drawing.add_axes((left / width, 0.41 / height, across / width, 1.2 / height)) for left, across in places
             )
             space = drawing.add_axes((4.42 / width, 0.0, 1.75 / width, 1.75 / height), projection="3d")
             space.patch.set_visible(False)
-            drawing.text(0.6 / width, 1.73 / height, title_of(name, game), va="center")
+            drawing.text(0.57 / width, 1.73 / height, title_of(name, game), va="center")
             draw_field(plane, game, reach(game, trajectory, of))
             draw_trajectory(plane, game, trajectory, of)
             plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
@@ -116,7 +116,8 @@ def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) 
         wide = 1.8 if label.startswith("average") else 1.0
         axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=wide)
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set(xlabel="first updates", ylabel="parameters", xlim=(0, FIRST_UPDATES))
+    axes.set(xlabel="first updates", xlim=(0, FIRST_UPDATES))
+    axes.set_ylabel("parameters", labelpad=1)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
 
 
@@ -164,7 +165,7 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
         inside = ticks[(ticks > low + 0.2 * (high - low)) & (ticks < high - 0.2 * (high - low))]
         axis.set_ticks([inside[0], inside[-1]])
     axes.tick_params(pad=-4)
-    axes.tick_params(axis="z", pad=-1)
+    axes.tick_params(axis="z", pad=1)
     axes.set_box_aspect(None, zoom=0.9)
 
 
@@ -198,6 +199,7 @@ def contraction(path: str | Path, long: dict[str, Any]) -> None:
         t = np.array(long["updates"], dtype=float)
         axes.loglog(t, (t * long["growth"]) ** -0.5, ":", color="0.4", linewidth=1, label="$r = (n h^2/640)^{-1/2}$")
         lowest = min(min(of_loss["measured"]) for of_loss in long["losses"].values())
+        figures.logarithmic(axes, (lowest, max(outside["measured"])))
         axes.set(xlabel="update $n$", ylabel="distance $r$", ylim=(lowest / 1.5, 1.5 * max(outside["measured"])))
         axes.legend(ncols=2, loc="lower left")
 

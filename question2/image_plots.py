@@ -52,8 +52,8 @@ def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
 def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> None:
     """The metric, and the distances of both generators over training: the average's with dots, the other's dotted.
 
-    Runs after the first are pale. The metric of W1 falls by orders of magnitude, so its axis is logarithmic, if all its
-    values are positive. What a run does not have yet is left out.
+    Runs after the first are pale. The metric can fall by orders of magnitude, and a small rise at the end still counts,
+    so its axis is logarithmic, if all its values are positive. What a run does not have yet is left out.
     """
     right = axes.twinx()
     for i, run in enumerate(runs):
@@ -66,8 +66,8 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
             if curve:
                 place.plot(*zip(*curve, strict=True), line, color=colour, linewidth=width, alpha=alpha, markersize=4)
     values = [value for run in runs for _, value in run.metric]
-    if loss == "W1" and values and min(values) > 0:
-        axes.set_yscale("log")
+    if values and min(values) > 0:
+        figures.logarithmic(axes, values)
     if loss == "JSD":
         shown = axes.get_ylim()
         axes.axhline(math.log(2), color="grey", linestyle=":", linewidth=0.8)  # its upper bound

@@ -165,7 +165,7 @@ def transformations(path: str | Path, cases: Sequence[tuple[str, Tensor, Tensor,
     columns = (len(cases) + 2) // 2
     with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.95), **EDGES) as panels:
         _, _, w, b = cases[0]
-        draw_layer(panels[0], draws, torch.zeros(2), w, b, f"before\n$w=${vector(w)}\n$b=${number(b)}")
+        draw_layer(panels[0], draws, torch.zeros(2), w, b, f"before\n(colours by\n$w=${vector(w)}, $b=${number(b)})")
         for axes, (title, u, w, b) in zip(panels[1:], cases, strict=False):
             products = f"$b=${number(b)}, $w\\cdot u=${number(torch.dot(w, u))}"
             numbers = f"$u=${vector(u)}\n$w=${vector(w)}\n{products}"

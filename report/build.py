@@ -29,6 +29,7 @@ SECTIONS = (
     "gan",
     "gan_fast",
     "gan_small",
+    "gan_update",
     "flow",
     "flow_tuned",
     "flow_directions",
