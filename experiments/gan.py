@@ -134,7 +134,7 @@ def frame(outcome: runs.Outcome, scale: str) -> dict[str, Any]:
     return {
         "dataset": images.dataset,
         "scale": scale,
-        "scores": dict(zip(("is", "fid"), gan_samples.network_of(images).names, strict=True)),
+        "scores": dict(zip(("is", "fid"), images.network.names if images.network else (), strict=False)),
         "options": {**determining(first.hp), **determining(first.management)},
         "full_options": determining(CONFIGURATIONS[first.name]),
     }
@@ -179,7 +179,7 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
     of_trained = [line[f"{fid_name}_trained"] for line in scored]
     rank, p_value = _rank_correlation(means, of_trained)
     # Both fall at first, whatever the loss: how they go on after a quarter of the updates tells more.
-    later = sum(4 * line["step"] < metrics[-1][0] for line in scored)
+    later = sum(4 * line["step"] <= metrics[-1][0] for line in scored)
     # The median, because a run may have waited on other work.
     timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in result["metrics"] if "seconds" in line)]
     pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
@@ -198,7 +198,7 @@ def summarise_run(result: dict[str, Any], names: tuple[str, str]) -> dict[str, A
 
 
 def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float | None, float | None]:
-    """Spearman's rank correlation and its p-value; None where there are too few values, or they are all the same."""
+    """Spearman's rank correlation and its p-value; None where there are too few values or one is constant."""
     if len(first) <= 2:
         return None, None
     rank, p_value = spearmanr(first, second)

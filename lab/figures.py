@@ -98,10 +98,11 @@ def save(drawing: Figure, path: str | Path, colours: int = 256) -> None:
 
 
 def logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """Make the y axis logarithmic, labelled with plain numbers, as many as the range of the values needs."""
+    """Make the y axis logarithmic for positive values, labelled with as many numbers as their range needs."""
     axes.set_yscale("log")
-    digits = (1, 2, 5) if max(values) > 10 * min(values) else (1, 2, 3, 5, 7)
-    axes.yaxis.set_major_locator(LogLocator(subs=digits))
+    decades = math.log10(max(values) / min(values))
+    digits = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=digits, numticks=8))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
 

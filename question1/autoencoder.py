@@ -114,7 +114,7 @@ class Posterior(NamedTuple):
 
         Args:
             noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
-            out: Where z0 goes, of the shape of the noise.
+            out: Memory for z0, of the shape of the noise; without layers it is what is returned as z. None for new one.
 
         Returns:
             z, of the shape of the noise, and the logarithm, ``(B, K)`` in nats.

@@ -28,7 +28,7 @@ from lab.checkpoint import read_json, write_json
 from lab.device import one_thread
 
 ONEDNN_ON_X86 = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
-CACHED = 300_000  # numbers; in float32 about a megabyte, which the second cache of a core holds
+CACHED = 150_000  # numbers; two such tensors of float32 take about a megabyte, which the second cache of a core holds
 WORTH_MEASURING = 10_000_000  # multiplications, about a tenth of a millisecond
 
 
@@ -67,7 +67,7 @@ class Likelihood:
                 curve = torch.exp(part.add_(bias), out=self.curve(part.shape, part)).sub_(1)
                 torch.clamp(part, self.zero, curve, out=part)
         log_partition = torch.cat([self._log_partition(part) for part in _parts(self.products[-1](h))])
-        if not log_partition.isfinite().all():  # the exponential of a logit is more than the type holds
+        if not log_partition.isfinite().all():  # an exponential, of a product or a bias, is more than the type holds
             log_partition = F.softplus(self.products[-1](h) + self.last_bias, threshold=40).sum(1)
         score = torch.bmm(h.view(*z.shape[:2], -1), self.image_weights[block]).squeeze(2) + self.image_biases[block]
         return score.sub_(log_partition.view_as(score))
@@ -83,9 +83,9 @@ class Buffer(threading.local):
         self.memory = torch.empty(0)
 
     def __call__(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """A tensor of this shape, with dtype and device of ``like``; its values are those of the last use."""
-        size = math.prod(shape)
-        if len(self.memory) < size:
+        """A tensor of this shape, with dtype and device of ``like``; its values are arbitrary."""
+        size, memory = math.prod(shape), self.memory
+        if len(memory) < size or (memory.dtype, memory.device) != (like.dtype, like.device):
             self.memory = like.new_empty(size)
         return self.memory[:size].view(*shape)
 
@@ -108,8 +108,8 @@ class Product:
 
 
 def _parts(rows: Tensor) -> tuple[Tensor, ...]:
-    """The rows in parts that stay in the processor's cache from one operation to the next."""
-    return rows.split(max(1, CACHED // rows.shape[1]))
+    """The rows in parts that stay in the processor's cache from one operation to the next; on CUDA all of them."""
+    return rows.split(max(1, CACHED // rows.shape[1])) if rows.device.type == "cpu" else (rows,)
 
 
 def in_threads(
@@ -165,7 +165,7 @@ def prefers_onednn(rows: int, size_in: int, size_out: int) -> bool:
     if rows * size_in * size_out < WORTH_MEASURING:
         return False
     path = choices_path()
-    case = f"{platform.node()}, torch {torch.__version__}, a thread: {rows} x {size_in} x {size_out}"
+    case = f"{platform.node()}, torch {torch.__version__}, a thread, no bias: {rows} x {size_in} x {size_out}"
     choice = None
     with contextlib.suppress(OSError, Timeout):  # where nothing can be written, each process measures for itself
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from experiments import gan as study
 from experiments import gan_samples
@@ -21,19 +22,20 @@ def random_images(count: int, seed: int) -> torch.Tensor:
 
 
 def test_rank_correlation_is_of_the_metric_since_the_evaluation_before():
-    values = [0, 18, 3, 1, 3, 3, 2, 6, 10, 0, 7, 7]  # with means of 9, 2, 3, 4 and 5 at the evaluations
-    metrics = [{"step": step, "metric": value} for step, value in zip(range(5, 65, 5), values, strict=True)]
+    values = [0, 18, 1, 1, 3, 1, 3, 3, 2, 6, 10, 0, 7, 7, 7, 7]  # means of 9, 1, 2, 3, 4, 5 and 7 at the evaluations
+    metrics = [{"step": step, "metric": value} for step, value in zip(range(5, 85, 5), values, strict=True)]
     of_both = {"IS": 1.0, "IS_trained": 1.0, "cp": 1.0, "cq": -1.0, "samples": 9}
     # The averaged generator's distance rises: it must not be mixed with the metric, which is the trained one's.
-    distances = ((10, 9.0), (20, 5.0), (30, 4.0), (40, 3.0), (50, 2.0), (60, 0.5))
+    distances = ((10, 9.0), (20, 0.5), (30, 5.0), (40, 4.0), (50, 3.0), (60, 2.0), (70, 1.0), (80, 0.2))
     scores = [{"step": s, "FID": float(s), "FID_trained": f, **of_both} for s, f in distances]
     # 0.1 s an update, but for one time when the run had to wait.
     seconds = [m["step"] / 10 + (60 if m["step"] >= 20 else 0) for m in metrics]
     result = {"metrics": [m | {"seconds": s} for m, s in zip(metrics, seconds, strict=True)] + scores, "final": {}}
     row = study.summarise_run(result, ("IS", "FID"))
-    assert [step for step, *_ in row["curve"]] == [10, 20, 30, 40, 50]
-    assert row["rank_correlation"] == pytest.approx(0, abs=1e-12)
-    assert row["rank_correlation_later"] == pytest.approx(-1)  # from a quarter of the updates on, step 15
+    assert [step for step, *_ in row["curve"]] == [10, 20, 30, 40, 50, 60, 70]
+    assert row["rank_correlation"] == pytest.approx(spearmanr([9, 1, 2, 3, 4, 5, 7], [9, 0.5, 5, 4, 3, 2, 1])[0])
+    # The evaluation at a quarter of the updates, 20, looks back on that quarter; those after it do not.
+    assert row["rank_correlation_later"] == pytest.approx(-1)
     assert row["milliseconds"] == pytest.approx(100)
 
 

@@ -76,6 +76,19 @@ def test_a_colour_bar_has_the_range_of_the_colours(tmp_path):
         assert (bar.vmin, bar.vmax, bar.ax.get_ylabel()) == (0, 3, "density")
 
 
+@pytest.mark.parametrize("factor", [1.3, 5, 50, 1e5, 1e9])
+def test_a_logarithmic_axis_has_some_labels_and_not_many(tmp_path, factor):
+    with figures.figure(tmp_path / "axis.svg", size=(figures.HALF, 1.85)) as (axes,):
+        axes.plot([0.02, 0.02 * factor])
+        figures.logarithmic(axes, [0.02, 0.02 * factor])
+        low, high = axes.get_ylim()
+        shown = [place for place in axes.get_yticks() if low <= place <= high]
+        assert axes.get_yscale() == "log" and 1 <= len(shown) <= 8
+        assert not len(axes.get_yticks(minor=True))
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert [float(label) for label in labels] == pytest.approx(list(axes.get_yticks()))
+
+
 def test_an_image_grid_asks_for_square_images(tmp_path):
     with pytest.raises(ValueError, match="square"):
         figures.image_grid(tmp_path / "a.png", torch.zeros(2, 5), columns=1)

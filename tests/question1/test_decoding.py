@@ -81,6 +81,14 @@ def test_without_onednn_or_in_float64_the_plain_product_is_taken(monkeypatch):
     decoding.Likelihood(network(3, 5), -5, torch.ones(2, 5), rows=2)
 
 
+def test_a_buffer_is_handed_out_again_but_not_in_another_type():
+    buffer = decoding.Buffer()
+    first = buffer((3, 4), torch.empty(0))
+    assert buffer((2, 5), torch.empty(0)).data_ptr() == first.data_ptr()
+    assert buffer((2, 5), torch.empty(0, dtype=torch.float64)).dtype == torch.float64
+    assert buffer((7, 5), torch.empty(0)).shape == (7, 5)
+
+
 def test_the_estimate_has_the_same_bits_whatever_the_number_of_threads():
     torch.manual_seed(0)
     model, images = autoencoder.VAE(latent_size=5, num_layers=2), torch.randint(0, 2, (50, 784), dtype=torch.uint8)

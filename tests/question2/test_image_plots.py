@@ -52,8 +52,15 @@ def test_the_picture_of_a_run_shows_its_curves_as_far_as_it_has_come(tmp_path, l
     drawn = [line.get_xydata().tolist() for line in (*lines_of_metric, *distance.get_lines())]
     assert drawn == [[list(point) for point in curve] for curve in vars(curves).values() if curve]
     assert len(images.images) == (1 if lines else 0)
-    assert metric.get_yscale() == ("log" if loss == "W1" and lines else "linear")
+    assert metric.get_yscale() == ("log" if lines else "linear")
     picture.savefig(tmp_path / "picture.png")
+
+
+def test_a_metric_below_zero_has_a_linear_axis():
+    axes = plt.figure().subplots()
+    image_plots.draw_curves(axes, [image_plots.Curves([(1, 0.5), (2, -0.1)], [], [])], "W1", "FID")
+    assert axes.get_yscale() == "linear"
+    plt.close("all")
 
 
 def test_sheet_has_a_row_for_each_chosen_update(tmp_path):
