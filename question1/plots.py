@@ -14,6 +14,7 @@ from lab import figures
 from q1_solution import log_mean_exp
 from question1 import autoencoder, inference_gap
 
+THIRD = ((figures.WIDTH - 0.2) / 3, 2.0)
 MARKS = "osD^v"  # beside the colours, which grey does not tell apart
 
 
@@ -79,7 +80,7 @@ def images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
 
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:
     """The parts of the inference gap, family by family, for two latent dimensions and for all."""
-    with figures.figure(path, columns=2, size=(figures.HALF, 2.1)) as columns:
+    with figures.figure(path, columns=2, size=THIRD) as columns:
         for axes, rows, title in zip(columns, (plane, full), ("two latent dimensions", "a hundred"), strict=True):
             bottom = np.zeros(len(rows))
             for part, colour in (("approximation", figures.COLOURS[0]), ("amortisation", figures.COLOURS[5])):
@@ -87,19 +88,21 @@ def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[d
                 errors = [row[part]["standard_error"] for row in rows]
                 axes.bar(range(len(rows)), heights, 0.6, bottom, color=colour, yerr=errors, capsize=2, label=part)
                 bottom += heights
-            axes.set_xticks(range(len(rows)), [row["name"] for row in rows])
-            axes.set_title(title)
+            axes.set_xticks(range(len(rows)), [row["name"].removeprefix("planar ") for row in rows])
+            axes.set(title=title, xlabel="planar layers", ylim=(0, 1.7 * max(bottom)))  # room for the legend
             axes.grid(visible=False, axis="x")
         columns[0].set_ylabel("inference gap (nats)")
-        columns[0].figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        columns[0].legend(loc="upper right")
 
 
 def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """What the importance-sampling estimate misses of the quadrature's log p(x)."""
-    with figures.figure(path, size=(figures.HALF, 2.1)) as (axes,):
+    with figures.figure(path, size=THIRD) as (axes,):
         k, missing = [row["k"] for row in rows], [row["missing"] for row in rows]
         axes.errorbar(k, [m["mean"] for m in missing], [m["standard_error"] for m in missing], marker="o", ms=4)
-        axes.set(xscale="log", xlabel="samples $K$", ylabel="shortfall in $\\log p(x)$ (nats)")
+        axes.set(
+            title="importance sampling", xscale="log", xlabel="samples $K$", ylabel="shortfall in $\\log p(x)$ (nats)"
+        )
         figures.logarithmic(axes, [m["mean"] for m in missing])
 
 
