@@ -296,7 +296,7 @@ def evaluate_elbo(vae: VAE, images: Tensor, seed: int = 0, block: int = 1000) ->
 
 @torch.no_grad()
 def log_likelihood(
-    vae: VAE, images: Tensor, num_samples: int = 200, seed: int = 0, progress: bool = False, rows: int = 1600
+    vae: VAE, images: Tensor, num_samples: int = 200, seed: int = 0, progress: bool = False, rows: int = 2000
 ) -> Tensor:
     r"""Importance-sampling estimate of the log-likelihood of binary images.
 

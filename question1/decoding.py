@@ -54,8 +54,8 @@ class Likelihood:
         *self.biases, self.last_bias = [layer.bias.detach() for layer in linear[:-1]] + [linear[-1].bias + shift]
         self.factor, self.zero, self.one = self.last_bias.exp(), images.new_zeros(()), images.new_ones(())
         self.curve = Buffer()
-        self.image_weights = (images @ linear[-1].weight).unsqueeze(2)
-        self.image_biases = (images @ self.last_bias).unsqueeze(1)
+        self.image_weights = (images @ linear[-1].weight).unsqueeze(1)
+        self.image_biases = (images @ self.last_bias).view(-1, 1, 1)
 
     @torch.no_grad()
     def __call__(self, z: Tensor, block: slice = slice(None)) -> Tensor:
@@ -69,7 +69,8 @@ class Likelihood:
         log_partition = torch.cat([self._log_partition(part) for part in _parts(self.products[-1](h))])
         if not log_partition.isfinite().all():  # an exponential, of a product or a bias, is more than the type holds
             log_partition = F.softplus(self.products[-1](h) + self.last_bias, threshold=40).sum(1)
-        score = torch.bmm(h.view(*z.shape[:2], -1), self.image_weights[block]).squeeze(2) + self.image_biases[block]
+        h = h.view(*z.shape[:2], -1).transpose(1, 2)
+        score = torch.baddbmm(self.image_biases[block], self.image_weights[block], h).squeeze(1)
         return score.sub_(log_partition.view_as(score))
 
     def _log_partition(self, part: Tensor) -> Tensor:
