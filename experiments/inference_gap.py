@@ -19,14 +19,14 @@ from question1.autoencoder import VAE, Posterior, log_likelihood
 
 FAMILIES = {"normal": 0, "planar 1": 1, "planar 4": 4, "planar 16": 16}
 SAMPLES = (1, 10, 100, 1000, 5000)
+ENCODER = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
+SEARCH = {"steps": 2000, "draws": 8, "lr": 2e-2}
 
 
 def run(options: Options) -> dict[str, Any]:
     """Both models: posteriors of test images by encoders, and the best of each family for each image by itself."""
     seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
-    dataset, splits = data.load(
-        options.dataset, options.data, seed
-    )  # the first model's, which decides how the digits are split
+    dataset, splits = data.load(options.dataset, options.data, seed)
     count = 20 if options.quick else 200
     chosen = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]
     images = splits.test[chosen]
@@ -38,7 +38,21 @@ def run(options: Options) -> dict[str, Any]:
     trained = {name: {**setting["options"], "valid_elbo": setting["valid_elbo"]} for name, setting in settings.items()}
     plots.inference_gaps(options.figures / "inference_gap_parts.svg", plane["families"], full["families"])
     plots.importance(options.figures / "inference_gap_importance.svg", plane["importance"])
-    return {"dataset": dataset, "images": count, "models": trained, "plane": plane, "full": full}
+    encoder, search = fits(options)
+    return {
+        "dataset": dataset,
+        "images": count,
+        "models": trained,
+        "encoder": encoder,
+        "search": search,
+        "plane": plane,
+        "full": full,
+    }
+
+
+def fits(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How encoders are trained and how each image's best posterior is searched."""
+    return (ENCODER | {"epochs": 1}, SEARCH | {"steps": 100}) if options.quick else (ENCODER, SEARCH)
 
 
 def posteriors(options: Options, model: VAE, train: Tensor, images: Tensor, num_layers: int) -> dict[str, Posterior]:
@@ -46,11 +60,11 @@ def posteriors(options: Options, model: VAE, train: Tensor, images: Tensor, num_
 
     Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
     """
-    epochs, steps = (1, 100) if options.quick else (10, 2000)
-    encoder = inference_gap.fit_encoder(model, train, num_layers, epochs, **SCALE, progress=True)
+    training, search = fits(options)
+    encoder = inference_gap.fit_encoder(model, train, num_layers, **training, progress=True)
     with torch.no_grad():
         amortised = encoder.posterior(images.float())
-    return {"encoder": amortised, "own": inference_gap.fit(model, images, num_layers, steps, progress=True)}
+    return {"encoder": amortised, "own": inference_gap.fit(model, images, num_layers, **search, progress=True)}
 
 
 def parts(of_encoder: Tensor, of_own: Tensor, log_px: Tensor) -> dict[str, dict[str, float]]:
