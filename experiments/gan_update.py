@@ -49,6 +49,7 @@ def run(options: Options) -> dict[str, Any]:
             ways = {
                 name: measure(players, one.hp, images.train, WINDOW[scale], fast, **{**usual, **changed})
                 for name, changed in WAYS.items()
+                if one.hp.critic_use_sn or "power_iterations" not in changed
             }
             rows.append({"name": one.name, "seed": one.hp.seed, "ways": ways})
     frame = study.frame(runs.Outcome(planned, {}, images), scale)
