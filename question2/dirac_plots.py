@@ -113,10 +113,10 @@ def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) 
     if trajectory.averaged is not None:
         lines.append(("average of $\\theta$", trajectory.averaged[:, of], figures.COLOURS[1], "-"))
     for label, values, colour, dashes in lines:
-        wide = 1.8 if label.startswith("average") else 1.0
-        axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=wide)
+        width = 1.8 if label.startswith("average") or dashes == ":" else 1.0
+        axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=width)
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set(xlabel="first updates", xlim=(0, FIRST_UPDATES))
+    axes.set(xlabel=f"first {FIRST_UPDATES} updates", xlim=(0, FIRST_UPDATES))
     axes.set_ylabel("parameters", labelpad=1)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
 
@@ -149,6 +149,7 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
     psi, theta = trajectory.psi[:, :, of], trajectory.theta[:, of]
     axes.plot(psi[:, 0], psi[:, 1], theta, color=figures.COLOURS[0], linewidth=0.5)
     axes.plot(psi[:1, 0], psi[:1, 1], theta[:1], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
+    axes.plot(psi[-1:, 0], psi[-1:, 1], theta[-1:], "o", color=figures.COLOURS[0], markersize=4)
     if game.reg_type != "GP":
         if game.loss_type == "W1":
             low, high = min(psi[:, 1].min(), -0.5), max(psi[:, 1].max(), 0.5)
