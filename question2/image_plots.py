@@ -72,6 +72,7 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
         shown = axes.get_ylim()
         axes.axhline(math.log(2), color="grey", linestyle=":", linewidth=0.8)  # its upper bound
         axes.set_ylim(shown)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
     axes.set_xlabel("generator updates")
     axes.set_ylabel(f"metric ({loss})", color=figures.COLOURS[0])
     right.set_ylabel(distance, color=figures.COLOURS[1])
