@@ -212,7 +212,7 @@ def number(value: Tensor) -> str:
 def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any]) -> None:
     """What is left to the limit over the depth: each seed a point, their mean a line; tuned flows as crosses.
 
-    From samples there is a second limit, that of a finite data set.
+    From samples there is a second limit, that of a finite data set, which grows with the number of parameters.
     """
     with figures.figure(path, columns=2, size=(figures.WIDTH / 2, 2.3)) as columns:
         for axes, (source, key, label) in zip(
@@ -232,9 +232,9 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
                         mark: dict[str, Any] = {"color": colour, "ms": 7, "mew": 1.5, "label": f"{name}, tuned"}
                         axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
             if source == "samples":
-                axes.axhline(tuned["limit_of_the_data"], color="0.5", linewidth=0.8, linestyle=":")
-                of_data = "P / (2N)"
-                axes.text(depths[0], 0.85 * tuned["limit_of_the_data"], of_data, color="0.4", va="top")
+                limit, deepest = tuned["limit_of_the_data"], tuned["settings"]["tuned"][0]["num_layers"]
+                axes.plot(depths, [limit * k / deepest for k in depths], ":", color="0.5", linewidth=0.8)
+                axes.text(0.45 * deepest, 0.5 * limit, "P / (2N)", color="0.4", ha="right", va="bottom")
             axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.5))
             axes.set(xlabel="layers $k$", ylabel=label, title=f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
