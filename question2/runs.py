@@ -70,10 +70,11 @@ def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None 
     configurations = {name: dataclasses.replace(CONFIGURATIONS[name], **overrides) for name in matching(pattern)}
     if management.exp_name and len(configurations) > 1:
         raise ValueError(f"exp_name names the folder of one configuration, and {pattern} means {len(configurations)}")
+    # Seed by seed, so that a study that is cut short has each configuration.
     return [
-        Run(name, dataclasses.replace(hp, seed=seed), management)
+        Run(name, dataclasses.replace(hp, seed=hp.seed if seed is None else seed), management)
+        for seed in dict.fromkeys(seeds or [None])
         for name, hp in configurations.items()
-        for seed in dict.fromkeys(seeds or [hp.seed])
     ]
 
 
@@ -286,7 +287,7 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
         return finished
     evaluate = None
     if images.network:
-        eval_step, (is_name, fid_name) = images.evaluation(hp.generator_dimz), images.network.names
+        eval_step, network = images.evaluation(hp.generator_dimz), images.network
 
         def evaluate(critic: Critic, kept: Generator, trained: Generator, last: bool) -> dict[str, float]:
             """Scores of both generators; the critic's means belong to the one that it is trained against."""
@@ -296,15 +297,10 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
                 eval_step(score.batches(images.test, count), critic, generator.__call__)[1]
                 for generator in (kept, trained)
             )
-            return {
-                "samples": count,
-                fid_name: of_kept["FID"],
-                is_name: of_kept["IS"],
-                f"{fid_name}_trained": of_trained["FID"],
-                f"{is_name}_trained": of_trained["IS"],
-                "cp": of_trained["cp"],
-                "cq": of_trained["cq"],
-            }
+            line = {"samples": count, "cp": of_trained["cp"], "cq": of_trained["cq"]}
+            for ending, scores in (("", of_kept), ("_trained", of_trained)):
+                line |= {f"{key}{network.suffix}{ending}": scores[key] for key in score.KEYS}
+            return line
 
     players, lines, step = image_gan.train(
         hp, management, images.train, run.folder, evaluate, deadline, run.name, progress

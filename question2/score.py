@@ -8,8 +8,10 @@ Sources: Salimans et al. (2016), Improved techniques for training GANs; Heusel e
 time-scale update rule converge to a local Nash equilibrium.
 """
 
+import functools
 import hashlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from lab.command_line import notice
 from question2 import classifier
 
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
+KEYS = ("IS", "FID", "KID", "precision", "recall")  # of the scores of an evaluation
+KID_IMAGES, PRC_IMAGES = 10_000, 5000  # at most, of either kind
 PREPROCESSING = "uint8"  # bytes at the images' own size: what changes it changes the fingerprint
 
 
@@ -116,8 +120,26 @@ def batches(images: Tensor, count: int | None = None, batch_size: int = 500) -> 
         remaining -= len(images)
 
 
+class _Recorder(nn.Module):
+    """A scoring network that keeps the features of the images it has seen."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.module(images)
+        self.seen.append(features)
+        return features, logits
+
+
 def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Path, label: str = "real") -> EvalStep:
-    """The evaluation of :func:`gan.make_eval_step`, against real images.
+    """The evaluation of :func:`gan.make_eval_step`, against real images, with three more scores.
+
+    KID compares the features by a polynomial kernel, without assuming that they are normal. Precision is the share of
+    generated images that lie among the real ones, recall the share of real images that lie among the generated ones.
+    They use up to 10,000 (KID) and 5,000 (precision and recall) images of either kind.
 
     Args:
         network: What scores.
@@ -126,12 +148,55 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
         folder: Where the real images' statistics are kept, in a file whose name carries the fingerprint of images,
             network and preprocessing.
         label: How that name begins.
+
+    Returns:
+        As :func:`gan.make_eval_step` returns; the scores have the further keys ``KID``, ``precision`` and ``recall``.
+
+    Source:
+        Bińkowski et al. (2018), Demystifying MMD GANs; Kynkäänniemi et al. (2019), Improved precision and recall
+        metric for assessing generative models.
     """
     content = real.detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()
     described = f"{PREPROCESSING} {content.shape} {network.fingerprint} ".encode()
     fingerprint = hashlib.sha256(described + content.tobytes()).hexdigest()
     path = Path(folder) / f"statistics{network.suffix}-{label}-{fingerprint[:16]}.pt"
-    return gan.make_eval_step(path, batches(real), dimz, device=real.device, network=network.module)
+    recorder = _Recorder(network.module)
+    evaluate = gan.make_eval_step(path, batches(real), dimz, device=real.device, network=recorder)
+
+    @functools.cache
+    @torch.no_grad()
+    def real_features() -> Tensor:
+        # At random, because the images of a data set may be sorted by class.
+        chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(gan.EVAL_SEED))[:KID_IMAGES]
+        return torch.cat([network.module(batch)[0] for batch in real[chosen.to(real.device)].split(500)]).double()
+
+    def eval_step(
+        eval_data_iter: Iterable[Tensor], critic: gan.Critic, generator: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        recorder.seen.clear()
+        samples, scores = evaluate(eval_data_iter, critic, generator)
+        generated = torch.cat(recorder.seen)[:KID_IMAGES].double()
+        return samples, scores | _further_scores(real_features(), generated)
+
+    return eval_step
+
+
+def _further_scores(real: Tensor, generated: Tensor) -> dict[str, float]:
+    """KID, precision and recall from features ``(N, d)``."""
+    from torch_fidelity.metric_prc import prc_features_to_metric
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(len(real), len(generated), 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the memory of all features: 10,000 vectors are little
+        kid = KernelInceptionDistance(nn.Identity(), subsets=50, subset_size=size).to(real.device)
+    kid.update(real, real=True)
+    kid.update(generated, real=False)
+    with torch.random.fork_rng([real.device] if real.device.type == "cuda" else []):
+        torch.manual_seed(gan.EVAL_SEED)
+        distance = kid.compute()[0].item()
+    among = prc_features_to_metric(generated[:PRC_IMAGES], real[:PRC_IMAGES], verbose=False)
+    return {"KID": distance, "precision": among["precision"], "recall": among["recall"]}
 
 
 def distance(eval_step: EvalStep, images: Tensor) -> dict[str, float]:

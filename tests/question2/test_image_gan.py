@@ -13,6 +13,7 @@ import torch
 
 import data
 import run_exp
+from gan import w1
 from lab import checkpoint
 from model import Critic, Generator
 from question2 import image_gan, runs, score
@@ -97,6 +98,18 @@ def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
         assert torch.equal(network(inputs), plain)  # the network itself is what it was
         assert fast.dtype == torch.float32 and not torch.equal(plain, fast)
         torch.testing.assert_close(plain, fast, rtol=0.05, atol=0.05)
+
+
+def test_large_critic_values_keep_their_digits_in_bfloat16():
+    torch.manual_seed(0)
+    critic, (p, q) = Critic(16), torch.rand(2, 64, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        critic.layers[-1].bias += 1000
+        plain = torch.stack([critic(p), critic(q)])
+        fast = torch.stack([image_gan.in_bfloat16(critic)(x) for x in (p, q)])
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=0)
+    assert not torch.equal(fast, fast.bfloat16().float())  # whose step is 4 between 512 and 1,024
+    assert (w1(*fast.double()).item() * 2**10) % 1  # the mean of 64 multiples of 4 has no such digits
 
 
 def test_a_copy_of_a_network_in_training_gives_the_copys_outputs(tmp_path):

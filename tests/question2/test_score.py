@@ -27,11 +27,29 @@ def images(seed: int, count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(seed)).byte()
 
 
-def test_distance_of_a_set_with_itself_is_nought_and_of_a_shift_its_square(tmp_path):
+def test_distance_of_a_set_with_itself_is_zero_and_of_a_shift_its_square(tmp_path):
     real = images(0, 500) // 2
     step = score.make_evaluation(score.Network(Corner(), "corner"), real, 4, tmp_path)
     assert score.distance(step, real)["FID"] == pytest.approx(0, abs=1e-4)
     assert score.distance(step, real + 10)["FID"] == pytest.approx(12 * 10**2, rel=1e-6)
+
+
+def test_further_scores_tell_sets_apart_as_their_definitions_say(tmp_path):
+    real = images(0, 400)
+    step = score.make_evaluation(score.Network(Corner(), "corner"), real, 4, tmp_path)
+    before = torch.get_rng_state()
+    same, other = score.distance(step, images(1, 400)), score.distance(step, images(2, 400) // 8 + 220)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert abs(same["KID"]) < 0.02 * other["KID"] and same["precision"] > 0.8 and same["recall"] > 0.8
+    assert other["precision"] < 0.5 and other["recall"] < 0.05
+
+    def mean_kernel(x, y, unbiased):  # written out in float64; each subset holds every image
+        k = (x @ y.T / x.shape[1] + 1) ** 3
+        return ((k.sum() - k.trace()) / (len(x) * (len(x) - 1)) if unbiased else k.mean()).item()
+
+    x, y = (part[:, :, :2, :2].double().flatten(1) for part in (real, images(1, 400)))
+    expected = mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)
+    assert same["KID"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_reference_is_kept_and_a_stale_one_is_not_used(tmp_path):
