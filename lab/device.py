@@ -12,21 +12,28 @@ from typing import Any
 
 import torch
 
+from lab.options import InputError
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use, which ``taskset`` or a container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 def choose_device(name: str) -> torch.device:
     """The named device; ``auto`` takes CUDA where there is one, else the CPU.
 
     Raises:
-        ValueError: There is no such device here.
+        InputError: There is no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
-        raise ValueError(f"no device {name!r} here")
+        raise InputError(f"no device {name!r} here")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"no device {name!r} here ({str(error).splitlines()[0]})") from None
+        raise InputError(f"no device {name!r} here ({str(error).splitlines()[0]})") from None
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def mean_and_error(values: Tensor) -> dict[str, float]:
     """The mean of values ``(N,)`` and its standard error, their deviation over √N, in their unit."""
-    values = values.double()
+    values = values.cpu().double()  # not every device has float64
     return {"mean": values.mean().item(), "standard_error": (values.std() / math.sqrt(len(values))).item()}
 
 

@@ -1,28 +1,24 @@
-"""Worker processes, and runs as jobs: processes of their own on this machine or a Slurm cluster, through submitit.
+"""Worker processes of this machine, and jobs of a Slurm cluster through submitit."""
 
-A job that dies half way, by a signal, a time limit or pre-emption, is resubmitted; what it does must go on from a
-checkpoint of its own.
-"""
-
-import contextlib
+import collections
 import multiprocessing
 import multiprocessing.connection
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import submitit
-import torch
 from tqdm.auto import tqdm
+
+from lab.interruption import terminate
+from lab.options import InputError, check, option
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,48 +27,86 @@ ROOT = Path(__file__).resolve().parent.parent
 class Resources:
     """Jobs: where runs are done, and what each asks for."""
 
-    # none: in this process; local: jobs as processes of this machine; slurm: a cluster
+    # none: one after the other, in this process; local: several at once on this machine; slurm: jobs of a cluster
     executor: Literal["none", "local", "slurm"] = "none"
-    parallel: int = 0  # jobs at once; 0 for as many as there are
-    job_minutes: int = 24 * 60  # time limit of a job, which is resubmitted when it reaches it
-    job_cpus: int = 1  # cores of a job
-    job_gpus: int = 0  # GPUs of a job
-    job_memory: int = 0  # memory of a job in GB; 0 for the cluster's default
-    partition: str = ""  # Slurm's partition; left empty, the default one
-    tries: int = 4  # how often a run that dies is started, at most
+    parallel: int = option(0, at_least=0)  # runs at once; 0 for one a core (local), or as many as there are (slurm)
+    job_minutes: int = option(24 * 60, at_least=1)  # Slurm: time limit; a job that reaches it is resubmitted
+    job_cpus: int = option(1, at_least=1)  # Slurm: cores of a job
+    job_gpus: int = option(0, at_least=0)  # Slurm: GPUs of a job
+    job_memory: int = option(0, at_least=0)  # Slurm: memory of a job in GB; 0 for the cluster's default
+    partition: str = ""  # Slurm: partition; left empty, the default one
 
     def __post_init__(self) -> None:
-        if self.executor not in ("none", "local", "slurm"):
-            raise ValueError(f"executor must be none, local or slurm, got {self.executor}")
-        at_least_1 = (self.job_minutes, self.job_cpus, self.tries)
-        if min(at_least_1) < 1 or min(self.parallel, self.job_gpus, self.job_memory) < 0:
-            raise ValueError("job_minutes, job_cpus and tries must be at least 1, other numbers of jobs at least 0")
+        check(self)
 
 
-@contextlib.contextmanager
-def pool(workers: int, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that end with their parent, whichever way it ends.
+def run_in_processes(
+    function: Callable[..., Any],
+    calls: Mapping[str, Sequence[Any]],
+    workers: int,
+    threads: int | None = None,
+    done: Callable[[str], Any] = lambda name: None,
+) -> dict[str, Any]:
+    """Call a function in worker processes.
+
+    Ctrl-C, SIGTERM or an error asks the workers to save and stop, and waits for them. They also end when their parent
+    does.
 
     Args:
-        workers: How many.
-        threads: Of torch in each; None for its default.
+        function: What is called.
+        calls: Name to arguments, in the order in which calls are started.
+        workers: How many calls at once.
+        threads: Of torch in each worker; None for its default.
+        done: Called with the name of each call that has returned.
+
+    Returns:
+        Name to result.
+
+    Raises:
+        ChildProcessError: The system ended a worker, as it does where memory is short.
     """
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()  # one process at a time writes to the screen
     tqdm.set_lock(lock)
+    waiting, running, results = collections.deque(calls), {}, {}
     executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lock))
     try:
-        yield executor
-    except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
+        while waiting or running:
+            while waiting and len(running) < workers:  # no more than can begin: what is queued cannot be stopped
+                name = waiting.popleft()
+                running[executor.submit(_call, function, calls[name])] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                results[running[future]] = _result(future, running)
+                done(running.pop(future))
+    except BaseException as error:
+        processes = list((executor._processes or {}).values())
+        if isinstance(error, KeyboardInterrupt):
+            print("\nstopping, once each worker has saved; Ctrl-C again stops at once", file=sys.stderr)
+        try:
+            for process in processes:
+                process.terminate()
+            wait(running)
+        except KeyboardInterrupt:
+            for process in processes:
+                process.kill()
+        executor.shutdown()
         raise
     executor.shutdown()
+    return {name: results[name] for name in calls}
+
+
+def _result(future: Future, running: Mapping[Future, str]) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        names = ", ".join(running.values())
+        raise ChildProcessError(
+            f"the system ended a worker, perhaps for lack of memory, during {names}; run the same command to resume"
+        ) from None
 
 
 def bar(workers: int, **options: Any) -> tqdm:
-    """A progress bar that has a line of its own among those of a pool's workers, and leaves none behind.
+    """A progress bar that has a line of its own among those of the workers, and leaves none behind.
 
     A bar that stayed on the screen would move the cursor, of which the other processes know nothing.
     """
@@ -82,8 +116,11 @@ def bar(workers: int, **options: Any) -> tqdm:
 
 def _begin_worker(threads: int | None, lock: Any) -> None:
     tqdm.set_lock(lock)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
+    signal.signal(signal.SIGTERM, _ignore)
     if threads:
+        import torch
+
         torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -95,135 +132,73 @@ def _begin_worker(threads: int | None, lock: Any) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-@dataclass
-class Task:
-    """A function and its arguments, both such as can be pickled."""
-
-    function: Callable[..., None]
-    arguments: tuple[Any, ...] = ()
-
-    def __call__(self) -> None:
-        self.function(*self.arguments)
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """What is resubmitted at a time limit or pre-emption: the same, since a run keeps its own checkpoint."""
-        return submitit.helpers.DelayedSubmission(self)
-
-
-@dataclass
-class _Entry:
-    name: str
-    task: Task
-    job: Any = None
-    tries: int = 0
-    gone: int = 0  # how often in a row Slurm did not know the job
-
-
-def make_executor(folder: Path, resources: Resources, parallel: int) -> submitit.AutoExecutor:
-    """An executor whose jobs can import this project.
-
-    Raises:
-        ValueError: There is no Slurm here.
-    """
-    previous = os.environ.get("PYTHONPATH")
-    if str(ROOT) not in (previous or "").split(os.pathsep):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), previous]))
+def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """A worker's call, which SIGTERM stops. A worker without work ignores it and ends with the pool."""
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        executor = submitit.AutoExecutor(
-            folder=str(folder / "%j"), cluster=resources.executor, slurm_max_num_timeout=resources.tries - 1
-        )
-    except RuntimeError as error:
-        raise ValueError(f"no {resources.executor} here: {error}") from None
-    executor.update_parameters(
-        name="run_exp",
-        timeout_min=resources.job_minutes,
-        cpus_per_task=resources.job_cpus,
-        gpus_per_node=resources.job_gpus,
-    )
-    if resources.executor == "slurm":
-        executor.update_parameters(slurm_array_parallelism=parallel, slurm_additional_parameters={"requeue": True})
-        if resources.partition:
-            executor.update_parameters(slurm_partition=resources.partition)
-        if resources.job_memory:
-            executor.update_parameters(mem_gb=resources.job_memory)
-    return executor
+        return function(*arguments)
+    finally:
+        signal.signal(signal.SIGTERM, _ignore)
 
 
-def run_jobs(
-    tasks: dict[str, Task], folder: Path, resources: Resources, progress: bool = True, poll: float = 1.0
+def _ignore(number: int, frame: Any) -> None:
+    pass
+
+
+def run_on_slurm(
+    function: Callable[..., Any], calls: Mapping[str, Sequence[Any]], folder: Path, resources: Resources
 ) -> dict[str, str]:
-    """Do tasks as jobs, and resubmit those that die.
+    """Call a function in jobs of a Slurm cluster, and wait for them. submitit resubmits a job at its time limit.
 
     Args:
-        tasks: Name to what is done.
+        function: What is called; it must resume from a checkpoint of its own.
+        calls: Name to arguments, of one job each.
         folder: Where submitit keeps the jobs' files and logs.
-        resources: What each asks for, and how many at once.
-        progress: Show how many are done.
-        poll: Seconds between two looks.
+        resources: What each job asks for.
 
     Returns:
-        The names of those that failed, and why: an error in the task, or too many deaths.
+        The names of the calls that failed, and why.
 
     Raises:
-        ValueError: There is no such cluster here, or it refuses the jobs.
+        InputError: There is no Slurm here, or it refuses the jobs.
     """
-    parallel = resources.parallel or len(tasks)
-    executor = make_executor(folder, resources, parallel)
-    waiting = [_Entry(name, task) for name, task in tasks.items()]
-    running: list[_Entry] = []
-    failed: dict[str, str] = {}
-    with tqdm(total=len(tasks), desc=resources.executor, unit=" runs", disable=not progress) as bar:
-        while waiting or running:
-            # Slurm holds back what is too much by itself, in an array; processes are held back here.
-            room = len(waiting) if resources.executor == "slurm" else parallel - len(running)
-            batch, waiting = waiting[:room], waiting[room:]
-            if batch:
-                for entry, job in zip(batch, submit(executor, batch), strict=True):
-                    entry.job, entry.tries, entry.gone = job, entry.tries + 1, 0
-                running += batch
-            for entry in [entry for entry in running if ended(entry)]:
-                running.remove(entry)
-                why = failure(entry.job)
-                if why == "died" and entry.tries < resources.tries:
-                    tqdm.write(f"{entry.name} died and is resubmitted", file=sys.stderr)
-                    waiting.append(entry)
-                    continue
-                if why:
-                    failed[entry.name] = f"{why} (logs: {entry.job.paths.folder})"
-                bar.update()
-            time.sleep(poll)
+    import submitit
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    try:
+        executor = submitit.SlurmExecutor(folder=str(folder / "%j"), max_num_timeout=10)
+        executor.update_parameters(
+            job_name="run_exp",
+            time=resources.job_minutes,
+            cpus_per_task=resources.job_cpus,
+            gpus_per_node=resources.job_gpus,
+            array_parallelism=resources.parallel or len(calls),
+            additional_parameters={"requeue": True},
+            **({"partition": resources.partition} if resources.partition else {}),
+            **({"mem": f"{resources.job_memory}GB"} if resources.job_memory else {}),
+        )
+        with executor.batch():
+            jobs = [executor.submit(_Resumable(function), *arguments) for arguments in calls.values()]
+    except (RuntimeError, submitit.core.utils.FailedJobError) as error:
+        raise InputError(f"Slurm is not available, or refuses the jobs: {error}") from None
+    print(f"{len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}: scancel stops them", file=sys.stderr)
+    failed = {}
+    for name, job in tqdm(list(zip(calls, jobs, strict=True)), desc="slurm", unit=" runs"):
+        if error := job.exception():
+            failed[name] = f"{str(error).strip().splitlines()[-1]} (logs: {job.paths.folder})"
     return failed
 
 
-def submit(executor: submitit.AutoExecutor, batch: list[_Entry]) -> list[submitit.Job]:
-    """Submit entries, with Slurm as one array.
+class _Resumable:
+    """A function that is submitted again, with the same arguments, at a time limit or a pre-emption."""
 
-    Raises:
-        ValueError: The cluster refuses them.
-    """
-    try:
-        with executor.batch():
-            return [executor.submit(entry.task) for entry in batch]
-    except submitit.core.utils.FailedJobError as error:
-        raise ValueError(f"the cluster refuses the jobs: {error}") from None
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
 
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
 
-def ended(entry: _Entry) -> bool:
-    """Whether a job has left a result, or is gone without one. Slurm is asked by squeue, which needs no accounting."""
-    if entry.job.paths.result_pickle.exists():
-        return True
-    if not isinstance(entry.job, submitit.SlurmJob):
-        return entry.job.done()
-    asked = subprocess.run(["squeue", "-h", "-j", entry.job.job_id, "-o", "%T"], capture_output=True, text=True)
-    busy = asked.returncode == 0 and bool(asked.stdout.strip())
-    unreachable = asked.returncode != 0 and "Invalid job id" not in asked.stderr
-    entry.gone = 0 if busy or unreachable else entry.gone + 1
-    return entry.gone >= 3  # a result may come to a shared disk later than the job's end
+    def checkpoint(self, *arguments: Any) -> Any:
+        import submitit
 
-
-def failure(job: submitit.Job) -> str:
-    """Nothing where the job ended well, ``died`` where it left no result, else the last line of its error."""
-    if not job.paths.result_pickle.exists():
-        return "died"
-    outcome, result = submitit.core.utils.pickle_load(job.paths.result_pickle)
-    return "" if outcome == "success" else str(result).strip().splitlines()[-1]
+        return submitit.helpers.DelayedSubmission(self, *arguments)

@@ -1,0 +1,133 @@
+"""How a command ends: on Ctrl-C or SIGTERM, on errors of the user's, and in between.
+
+Import this module before torch: a Ctrl-C in the seconds that torch takes to import then ends in one line, too.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, NoReturn
+
+STOPPED = "stopped; run the same command to resume"
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C or SIGTERM, and has."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print(str(error) or STOPPED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _without_traceback
+
+
+class Interruption:
+    """Turns the first Ctrl-C or SIGTERM of a block into a request, so that a run can finish its update and save.
+
+    The second one stops at once. In threads other than the main one nothing changes.
+
+    Args:
+        finishing: What is finished before the run stops, for the message.
+
+    Example:
+        >>> with Interruption("this epoch") as interruption:
+        ...     interruption.requested
+        False
+    """
+
+    def __init__(self, finishing: str = "this update") -> None:
+        self.finishing = finishing
+        self.number: int | None = None
+        self.before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should stop."""
+        return self.number is not None
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: Any) -> None:
+        before = self.before[number]
+        if before == signal.SIG_IGN:
+            return  # a worker leaves Ctrl-C to its parent
+        if self.number is None:
+            self.number = number
+            if multiprocessing.parent_process() is None:
+                text = f"\nfinishing {self.finishing}, then saving; Ctrl-C again stops at once\n"
+                os.write(2, text.encode())  # print and tqdm may be in the middle of a line of their own
+        else:
+            terminate(number, frame)
+
+    def stop(self, message: str) -> NoReturn:
+        """Stop, after the state has been saved.
+
+        Raises:
+            InterruptedRunError: Always.
+        """
+        raise InterruptedRunError(f"{message}; run the same command to resume", self.number or signal.SIGINT)
+
+
+def terminate(number: int, frame: Any) -> NoReturn:
+    """Handle SIGTERM as Ctrl-C.
+
+    Raises:
+        InterruptedRunError: Always.
+    """
+    raise InterruptedRunError(STOPPED, number)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What every command does around its work: errors of the user's are one line, and figures need no screen.
+
+    The exit status is 2 for input, files and memory, 1 for a run that diverged, and 128 plus the signal's number for
+    one that was stopped. Any other exception is a bug of the program and keeps its traceback.
+    """
+    import torch
+
+    from lab.options import InputError, fail
+
+    os.environ["MPLBACKEND"] = "Agg"  # a notebook's "!python train.py" inherits one that may not be installed
+    if "matplotlib" in sys.modules:
+        sys.modules["matplotlib"].use("Agg")
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if on_main_thread else None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
+            stream.reconfigure(errors="replace")
+    try:
+        yield
+    except BrokenPipeError:  # whoever read the output has left, as "| head -1" does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except FloatingPointError as error:
+        fail(error, status=1)
+    except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        fail(error or type(error).__name__)
+    except KeyboardInterrupt as error:
+        print(str(error) or STOPPED, file=sys.stderr)
+        raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
+    finally:
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, before)
