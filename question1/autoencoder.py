@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from lab.device import one_thread
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
 from question1.decoding import Buffer, Likelihood, in_threads
-from solution import chain, invertible_u, log_standard_normal
+from solution import always_invertible_u, chain, invertible_u, log_standard_normal
 
 LOGIT_SHIFT = -5
 
@@ -27,8 +27,8 @@ class VAE(nn.Module):
         width: Size of the hidden layers.
         num_layers: Number of planar layers that transform the draw from the normal distribution. Their parameters
             are further outputs of the encoder, for each image its own.
-        u_hat: How layers are kept invertible: by :func:`invertible_u`, where it is ``needed``, or by
-            :func:`always_invertible_u`, ``everywhere``.
+        u_hat: How layers are kept invertible: by :func:`solution.invertible_u`, where it is ``needed``, or by
+            :func:`solution.always_invertible_u`, ``everywhere``.
         flow_scale: What the encoder's outputs for the layers are multiplied by. Adam moves every output by about as
             much an update, so where the scale is small the flow begins near the identity and changes slowly.
 
@@ -165,23 +165,6 @@ class Posterior(NamedTuple):
                 x = x + u * value
         along = (gradient * z).sum(-1)
         return z, log_q.detach() + along - along.detach()
-
-
-def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
-    r"""The u that makes the planar transformation invertible, by the same smooth formula for every w·u.
-
-    .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
-
-    Unlike :func:`solution.invertible_u` it does not jump, and changes u everywhere: where w·u = 0 by a w·û of -0.31.
-
-    Args:
-        u, w: Shapes ``(*, d)``; w must not be nought.
-
-    Source:
-        Rezende and Mohamed (2015), appendix A.1.
-    """
-    wu = (w * u).sum(-1, keepdim=True)
-    return u + (F.softplus(wu) - 1 - wu) * w / w.square().sum(-1, keepdim=True)
 
 
 def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
