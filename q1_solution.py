@@ -5,7 +5,6 @@ per sample, in nats. Types are promoted as torch does: integers and booleans cou
 in float32 and rounded once. Nothing is modified in place. Shapes must agree: nothing is broadcast.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -20,10 +19,11 @@ def _promoted(**tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
         ValueError: Their shapes differ.
     """
     (first, reference), *others = tensors.items()
+    dtype = reference.dtype
     for name, tensor in others:
         if tensor.shape != reference.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {first} {tuple(reference.shape)}: not the same")
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors.values()))
+        dtype = torch.promote_types(dtype, tensor.dtype)
     if not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
     return dtype, [x.to(torch.promote_types(dtype, torch.float32)) for x in tensors.values()]
@@ -36,9 +36,10 @@ def _sum_per_sample(x: Tensor) -> Tensor:
 def _half_scaled_square(difference: Tensor, logvar: Tensor) -> Tensor:
     """Half the square of the difference in units of the standard deviation: ½ difference² · exp(-logvar).
 
-    Scaled before it is squared, it overflows where the density does.
+    Scaled before it is squared, and halved before the last product, it overflows where the density does.
     """
-    return 0.5 * (difference * torch.exp(-0.5 * logvar)).square()
+    scaled = difference * torch.exp(-0.5 * logvar)
+    return 0.5 * scaled * scaled
 
 
 def _finite_log(log: Callable[[Tensor], Tensor], x: Tensor, probability: Tensor, info: torch.finfo) -> Tensor:
