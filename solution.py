@@ -60,25 +60,45 @@ def get_logdet(x: Tensor, u: Tensor, w: Tensor, b: Tensor, eps: float = 1e-8) ->
     return torch.log(eps + determinant)
 
 
-def invertible_u(u: Tensor, w: Tensor) -> Tensor:
-    r"""The u that makes the planar transformation invertible: u itself where w·u ≥ -1.
+def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
+    r"""The u that makes the planar transformation invertible, by the same smooth formula for every w·u.
 
     .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
 
-    Args:
-        u, w: Shapes ``(1, d)`` or ``(d,)``.
+    It changes u everywhere: where w·u = 0, w·û is -0.31. Where m is so near -1 that rounding could leave w·û below,
+    w·û is raised by a few rounding errors, so w·û ≥ -1 also as computed. Half precision is computed in float32.
 
-    Returns:
-        The shape of u. Where w·u < -1, the w·û that comes out is m(w·u) > -1.
+    Args:
+        u, w: Shapes ``(*, d)``. Where w is zero, û is u.
 
     Source:
         Rezende and Mohamed (2015), appendix A.1.
     """
-    wu = (w * u).sum(-1, keepdim=True)
-    invertible = wu >= -1
-    # Where nothing is to do w may be zero, which must not divide.
-    norm = torch.where(invertible, 1, w.square().sum(-1, keepdim=True))
-    return torch.where(invertible, u, u + (F.softplus(wu) - 1 - wu) * w / norm)
+    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    u, w = u.to(wide), w.to(wide)
+    wu, norm = (w * u).sum(-1, keepdim=True), w.square().sum(-1, keepdim=True)
+    norm = torch.where(norm == 0, 1, norm)
+    u = u + (F.softplus(wu) - 1 - wu) * w / norm
+    terms = w * u
+    rounding = (u.shape[-1] + 4) * torch.finfo(dtype).eps * terms.abs().sum(-1, keepdim=True)
+    return (u + (rounding - 1 - terms.sum(-1, keepdim=True)).clamp(min=0) * w / norm).to(dtype)
+
+
+def invertible_u(u: Tensor, w: Tensor) -> Tensor:
+    """The u that makes the planar transformation invertible: u itself where w·u ≥ -1.
+
+    Args:
+        u, w: Shapes ``(*, d)``.
+
+    Returns:
+        The shape of u. Where w·u < -1, :func:`always_invertible_u`; applied again, it changes nothing.
+
+    Source:
+        Rezende and Mohamed (2015), appendix A.1.
+    """
+    invertible = (w * u).sum(-1, keepdim=True) >= -1
+    # Where the formula is not used, w may be so small that its derivative is not finite.
+    return torch.where(invertible, u, always_invertible_u(u, torch.where(invertible, 1, w)))
 
 
 def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) -> Tensor:
@@ -189,7 +209,7 @@ class PlanarTransformation(nn.Module):
     @torch.no_grad()
     def adjust_u(self) -> None:
         """Where w·u < -1, move u along w in place until the map is invertible (:func:`invertible_u`)."""
-        if (self.w * self.u).sum() < -1:
+        if (self.w * self.u).sum(-1) < -1:  # else u is left alone: a change would invalidate graphs that hold it
             self.u.copy_(invertible_u(self.u, self.w))
 
     def inverse(self, y: Tensor) -> Tensor:

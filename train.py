@@ -274,7 +274,7 @@ def launch_experiments_from_density(
     it goes on where it stopped.
 
     Args:
-        density_dict: Name to energy, a function of points ``(*, dim)``.
+        density_dict: Name to energy, a function of points ``(N, dim)`` that returns ``(N,)``.
         num_layers_list, dim, lr, num_iter, options: As for :func:`launch_experiments_from_samples`.
 
     Returns:

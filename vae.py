@@ -111,7 +111,7 @@ def train_epoch(
     The divergence counts with the given weight.
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
-    noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device)
+    noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device, dtype=vae.dtype)
     total = torch.zeros((), device=images.device)
     # Images and noise are laid out in the epoch's order once, so that a batch is a slice of each.
     size = options.batch_size

@@ -79,7 +79,7 @@ class Target:
 
     Args:
         name: What it is called on the command line and in results.
-        energy: Maps points ``(*, 2)`` to -log of the unnormalised density ``(*)``.
+        energy: Maps points ``(N, 2)`` to -log of the unnormalised density ``(N,)``.
         sampler: Draws points ``(count, 2)`` with NumPy's generator; None where nobody can, and then there are no
             data, no likelihood and no gap.
         log_z: Log of the normaliser in nats, of the density restricted as ``half_width`` says; None where unknown,

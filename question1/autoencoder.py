@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from lab.device import one_thread
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
 from question1.decoding import Buffer, Likelihood, in_threads
-from solution import chain, invertible_u, log_standard_normal
+from solution import always_invertible_u, chain, invertible_u, log_standard_normal
 
 LOGIT_SHIFT = -5
 
@@ -27,8 +27,8 @@ class VAE(nn.Module):
         width: Size of the hidden layers.
         num_layers: Number of planar layers that transform the draw from the normal distribution. Their parameters
             are further outputs of the encoder, for each image its own.
-        u_hat: How layers are kept invertible: by :func:`invertible_u`, where it is ``needed``, or by
-            :func:`always_invertible_u`, ``everywhere``.
+        u_hat: How layers are kept invertible: by :func:`solution.invertible_u`, where it is ``needed``, or by
+            :func:`solution.always_invertible_u`, ``everywhere``.
         flow_scale: What the encoder's outputs for the layers are multiplied by. Adam moves every output by about as
             much an update, so where the scale is small the flow begins near the identity and changes slowly.
 
@@ -59,21 +59,27 @@ class VAE(nn.Module):
         self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters, in which everything is computed."""
+        return next(self.parameters()).dtype
+
     def posterior(self, x: Tensor) -> "Posterior":
-        """The approximate posterior q(z|x) of images ``(B, 784)``."""
+        """The approximate posterior q(z|x) of images ``(B, 784)`` of any dtype."""
         size = self.latent_size
-        mean, logvar, *flows = self.encoder(x).split([size, size] + self.num_layers * [size, size, 1], dim=1)
+        sizes = [size, size] + self.num_layers * [size, size, 1]
+        mean, logvar, *flows = self.encoder(x.to(self.dtype)).split(sizes, dim=1)
         flows = [self.flow_scale * parameter for parameter in flows]
         layers = zip(flows[0::3], flows[1::3], flows[2::3], strict=True)
         return Posterior(mean, logvar, [(self.invertible(u, w), w, b) for u, w, b in layers])
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x) before its flow, each ``(B, L)``, for images ``(B, 784)``."""
+        """Mean and log-variance of q(z|x) before its flow, each ``(B, L)``, for images ``(B, 784)`` of any dtype."""
         return self.posterior(x)[:2]
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits of p(x|z), ``(B, 784)``. They are 5 below the last layer's output: most pixels are black."""
-        return self.decoder(z).add_(LOGIT_SHIFT)
+        return self.decoder(z.to(self.dtype)).add_(LOGIT_SHIFT)
 
 
 class Posterior(NamedTuple):
@@ -167,23 +173,6 @@ class Posterior(NamedTuple):
         return z, log_q.detach() + along - along.detach()
 
 
-def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
-    r"""The u that makes the planar transformation invertible, by the same smooth formula for every w·u.
-
-    .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
-
-    Unlike :func:`solution.invertible_u` it does not jump, and changes u everywhere: where w·u = 0 by a w·û of -0.31.
-
-    Args:
-        u, w: Shapes ``(*, d)``; w must not be nought.
-
-    Source:
-        Rezende and Mohamed (2015), appendix A.1.
-    """
-    wu = (w * u).sum(-1, keepdim=True)
-    return u + (F.softplus(wu) - 1 - wu) * w / w.square().sum(-1, keepdim=True)
-
-
 def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(size_in, width),
@@ -201,13 +190,13 @@ def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
 
     Args:
         logits: Shape ``(B, *, D)``.
-        x: Samples, 0 or 1, shape ``(B, D)`` or any that broadcasts.
+        x: Samples, 0 or 1, any dtype, shape ``(B, D)`` or any that broadcasts.
 
     Returns:
         Shape ``(B, *)``, in nats.
     """
     # The default threshold, 20, above which softplus returns its argument, would cost digits in float64.
-    return torch.linalg.vecdot(x, logits) - F.softplus(logits, threshold=40).sum(-1)
+    return torch.linalg.vecdot(x.to(logits.dtype), logits) - F.softplus(logits, threshold=40).sum(-1)
 
 
 def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0) -> Tensor:
@@ -232,7 +221,6 @@ def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight:
     Source:
         Kingma and Welling (2014), equations 7 and 10; Rezende et al. (2014).
     """
-    x = x.float()
     q = vae.posterior(x if seen is None else seen)
     if q.layers:
         return _of_draw(vae, x, *q.sample(noise.unsqueeze(1)), weight)
@@ -252,7 +240,6 @@ def sampled_elbo(
     vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0
 ) -> Tensor:
     """The evidence lower bound with its divergence from the same draw, for a normal q too. See :func:`elbo`."""
-    x = x.float()
     q = vae.posterior(x if seen is None else seen)
     return _of_draw(vae, x, *q.sample(noise.unsqueeze(1)), weight)
 
@@ -275,7 +262,6 @@ def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, we
     Source:
         Roeder, Wu and Duvenaud (2017), Sticking the landing, section 3; with a flow, :meth:`Posterior.path_sample`.
     """
-    x = x.float()
     q = vae.posterior(x if seen is None else seen)
     if q.layers:
         return _of_draw(vae, x, *q.path_sample(noise.unsqueeze(1)), weight)
@@ -290,7 +276,7 @@ def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, we
 def evaluate_elbo(vae: VAE, images: Tensor, seed: int = 0, block: int = 1000) -> Tensor:
     """ELBO of each image, ``(N,)`` in nats, with a fixed draw of the noise."""
     generator = torch.Generator(images.device).manual_seed(seed)
-    noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device)
+    noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device, dtype=vae.dtype)
     return torch.cat([elbo(vae, x, e) for x, e in zip(images.split(block), noise.split(block), strict=True)])
 
 
@@ -320,7 +306,7 @@ def log_likelihood(
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, equation 8.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
-    x = images.float()
+    x = images.to(vae.dtype)
     size = max(1, rows // num_samples)
     with one_thread():  # as all that follows: the estimate has the same bits whatever the number of threads
         q = vae.posterior(x)
@@ -348,6 +334,6 @@ def log_likelihood(
 @torch.no_grad()
 def kl_per_dimension(vae: VAE, images: Tensor) -> Tensor:
     """Mean over images of each latent dimension's KL divergence from the prior before any flow, ``(L,)`` in nats."""
-    mean, logvar = (statistic.reshape(-1, 1) for statistic in vae.encode(images.float()))
+    mean, logvar = (statistic.reshape(-1, 1) for statistic in vae.encode(images))
     zero = torch.zeros_like(mean)
     return kl_gaussian_gaussian_analytic(mean, logvar, zero, zero).view(len(images), -1).mean(0)

@@ -186,7 +186,8 @@ def choices_path() -> Path:
 
 @one_thread()
 def _measure_onednn(rows: int, size_in: int, size_out: int) -> bool:
-    x, weight, out = torch.ones(rows, size_in), torch.ones(size_out, size_in), torch.empty(rows, size_out)
+    shapes = (rows, size_in), (size_out, size_in), (rows, size_out)
+    x, weight, out = (torch.ones(shape, dtype=torch.float32) for shape in shapes)
     ways = {
         "mkl": lambda: torch.mm(x, weight.T, out=out),
         "onednn": lambda: F.linear(x.to_mkldnn(), weight).to_dense(),

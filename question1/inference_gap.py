@@ -41,7 +41,7 @@ def plane(half_width: float = 6.0, cells: int = 600) -> Plane:
 def log_joint(vae: VAE, images: Tensor, points: Tensor, block: int = 4000) -> Tensor:
     """Log p(x, z) of each image at each point ``(G, L)``: ``(N, G)`` in nats."""
     parts = []
-    x = images.float()
+    x = images.to(vae.dtype)
     for z in points.split(block):
         logits = vae.decode(z)
         # The likelihood of a point's logits is linear in the image but for one term: one product serves all images.
@@ -78,11 +78,12 @@ def bounds(
     """
     generator = torch.Generator(images.device).manual_seed(seed)
     per_block = max(1, rows // len(images))
-    log_px = Likelihood(vae.decoder, LOGIT_SHIFT, images.float(), per_block * len(images))
+    log_px = Likelihood(vae.decoder, LOGIT_SHIFT, images.to(vae.dtype), per_block * len(images))
     log_weights = []
     for start in range(0, num_samples, per_block):
         count = min(per_block, num_samples - start)
-        noise = torch.randn(len(images), count, vae.latent_size, generator=generator, device=images.device)
+        shape = (len(images), count, vae.latent_size)
+        noise = torch.randn(shape, generator=generator, device=images.device, dtype=vae.dtype)
         z, log_ratio = q.weigh(noise)
         log_weights.append(log_px(z) + log_ratio)
     weights = torch.cat(log_weights, dim=1).double()
@@ -117,7 +118,7 @@ def fit(
         return torch.randn(*shape, generator=generator, device=images.device) * 0.1
 
     with torch.no_grad():
-        mean, logvar, _ = vae.posterior(images.float())
+        mean, logvar, _ = vae.posterior(images)
     count, size = mean.shape
     raw = [(small(count, size), small(count, size), small(count, 1)) for _ in range(num_layers)]
     parameters = [p.clone().requires_grad_() for p in (mean, logvar, *(p for layer in raw for p in layer))]
@@ -129,7 +130,7 @@ def fit(
 
     optimizer = torch.optim.Adam(parameters, lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), pct_start=0.1)
-    x = images.float().unsqueeze(1)
+    x = images.unsqueeze(1)
     for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit=" updates", disable=not progress):
         noise = torch.randn(count, draws, size, generator=generator, device=images.device)
         z, log_q = posterior().sample(noise)
@@ -178,7 +179,8 @@ def fit_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = int(next(vae.decoder.parameters()).shape[0])
-        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers, flow_scale=flow_scale).to(images.device)
+        fitted = VAE(vae.latent_size, images.shape[1], width, num_layers, flow_scale=flow_scale)
+    fitted = fitted.to(images.device, vae.dtype)
     fitted.decoder.load_state_dict(vae.decoder.state_dict())
     fitted.decoder.requires_grad_(requires_grad=False)
     with torch.no_grad():

@@ -49,6 +49,12 @@ def label_edges(panels: Sequence[Axes], names: tuple[str, str] = ("$z_1$", "$z_2
     panels[0].figure.supylabel(names[1])
 
 
+def density_on_grid(target: Target) -> Tensor:
+    """The target's unnormalised density at the points of :func:`grid`, ``(201, 201)``."""
+    points = grid()
+    return torch.exp(-target.energy(points.flatten(0, 1))).unflatten(0, points.shape[:2])
+
+
 def normalised(values: Tensor) -> Tensor:
     """Divide by the sum times the area of a cell: a density that is normalised on the square."""
     cell = (2 * SIDE / (len(values) - 1)) ** 2
@@ -65,7 +71,7 @@ def histogram(points: Tensor, cells: int = 101) -> np.ndarray:
 def of_target(target: Target) -> Tensor:
     """The target's density on the square's grid, normalised there or on the strip where it is known."""
     inside = (grid()[..., 0].abs() <= (target.half_width or SIDE)).float()
-    return normalised(torch.exp(-target.energy(grid())) * inside)
+    return normalised(density_on_grid(target) * inside)
 
 
 def draws(flow: Flow, source: str, count: int = 100_000) -> Tensor:
@@ -100,7 +106,7 @@ def learned_density(path: str | Path, flow: Flow, target: Target, data: Tensor, 
 @torch.no_grad()
 def samples(path: str | Path, flow: Flow, target: Target, seed: int | None = None) -> None:
     """A flow learnt from a density: the target, and samples of the flow, on a scale that holds both."""
-    density, found = normalised(torch.exp(-target.energy(grid()))).numpy(), histogram(draws(flow, "density"))
+    density, found = normalised(density_on_grid(target)).numpy(), histogram(draws(flow, "density"))
     top = float(max(density.max(), found.max()))
     of_seed = "" if seed is None else f", seed {seed}"
     with figures.figure(path, columns=2, size=(figures.WIDTH / 3, 2.0), **EDGES) as axes:

@@ -48,7 +48,8 @@ def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | 
     Args:
         parameters: Stacked u, w, b, ``(R, k, B, d)``, ``(R, k, B, d)`` and ``(R, k, B, 1)``: one copy per point.
         x: Data or noise, ``(R, B, d)``.
-        energies: For flows from densities, the targets of equal shares of the flows; None from samples.
+        energies: For flows from densities, the targets of equal shares of the flows, called with the points of all
+            these flows, ``(N, d)``; None from samples.
 
     Returns:
         The sum over the flows, whose gradient with respect to one flow's parameters is that of its own loss, and
@@ -58,7 +59,8 @@ def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | 
     if energies is None:
         losses = loss1(z, logdet).mean((1, 2))
     else:
-        energy = torch.cat([energy(part) for energy, part in zip(energies, z.chunk(len(energies)), strict=True)])
+        parts = zip(energies, z.chunk(len(energies)), strict=True)
+        energy = torch.cat([energy(part.flatten(0, 1)).unflatten(0, part.shape[:2]) for energy, part in parts])
         losses = loss2(energy, x, logdet).mean((1, 2))
     return losses.sum(), losses
 

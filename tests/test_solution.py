@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal
 from torch.func import jacrev, vmap
@@ -120,6 +120,59 @@ def test_u_is_adjusted_where_the_map_is_not_invertible_and_only_there(dim, wu, s
         # Only the part along w has changed.
         moved = layer.u - u
         torch.testing.assert_close(moved, (moved * w).sum() * w / w.square().sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@given(dim=st.integers(1, 100), exponent=st.floats(0, 4), across=st.floats(-3, 1), size=st.floats(-1, 1), seed=SEEDS)
+def test_an_adjusted_u_needs_no_second_adjustment(dtype, dim, exponent, across, size, seed):
+    """Whatever part of u is along w and what across it, and however long w is."""
+    u, w, _ = layer_parameters(dim, 0.0, seed)
+    u, w = 10**across * u, 10**size * w
+    u = (u - 10**exponent * w / w.square().sum()).to(dtype)
+    w = w.to(dtype)
+    layer, info = PlanarTransformation(dim).to(dtype), torch.finfo(dtype)
+    with torch.no_grad():
+        layer.u.copy_(u)
+        layer.w.copy_(w)
+    layer.adjust_u()
+    first, product = layer.u.detach().clone(), (w * u).double().sum()
+    for hat in (first, solution.always_invertible_u(u, w)):
+        assert (w * hat).sum(-1) >= -1 and torch.equal(solution.invertible_u(hat, w), hat)
+        if not torch.equal(hat, u):  # in any order of the sum, and without its rounding
+            assert (w * hat).flip(1).sum() >= -1 and (w.double() * hat.double()).sum() >= -1
+            terms = (w * hat).double().abs().sum().item() + 10**exponent * dim**0.5
+            expected = torch.log1p(torch.exp(product)).item() - 1
+            assert (w * hat).double().sum().item() == pytest.approx(expected, abs=(dim + 9) * terms * info.eps)
+    version = layer.u._version
+    layer.adjust_u()
+    assert torch.equal(layer.u, first) and layer.u._version == version
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@settings(max_examples=20)
+@given(exponent=st.floats(0, 4), forward_first=st.booleans(), seed=SEEDS)
+def test_forward_logdet_and_inverse_are_of_one_map(dtype, exponent, forward_first, seed):
+    u, w, b = layer_parameters(2, -(10.0**exponent), seed, dtype)
+    layer = PlanarTransformation(2).to(dtype)
+    with torch.no_grad():
+        for parameter, value in zip(layer.parameters(), (u, w, b), strict=True):
+            parameter.copy_(value)
+    x, eps = torch.randn(50, 2, dtype=dtype), torch.finfo(dtype).eps
+    if forward_first:
+        y, logdet = layer(x), layer.get_logdet(x)
+    else:
+        logdet, y = layer.get_logdet(x), layer(x)
+    (y.sum() + logdet.sum()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+    flow = Flow(2, 1).to(dtype)
+    flow.layers[0].load_state_dict(layer.state_dict())
+    assert torch.equal(flow(x)[0], y) and torch.equal(flow(x)[1], logdet)
+    u, w, b = (parameter.detach().double() for parameter in layer.parameters())
+    jacobian = jacobian_logdet(lambda point: solution.planar_transformation(point, u, w, b), x.double())
+    regular = jacobian > math.log(0.1)
+    torch.testing.assert_close(logdet.squeeze(1)[regular].double(), jacobian[regular], rtol=0, atol=1e5 * eps + 1e-7)
+    error = (layer.inverse(y) - x).abs().amax(1)[regular]
+    assert (error <= 1e3 * eps * (1 + x.abs().max() + u.norm() * (1 + w.norm()))).all()
 
 
 def test_a_layer_takes_part_in_a_graph_in_any_order():

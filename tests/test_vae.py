@@ -105,6 +105,23 @@ def test_estimates_that_are_done_outlive_a_stop(tmp_path, monkeypatch):
     assert asked == [1, 2, 2] and list(result["test_log_px"]) == ["1", "2"]
 
 
+def test_a_default_type_of_double_precision(tmp_path):
+    splits = data.Splits(*(split[:96] for split in data.digits()))
+    values = []
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            out = str(tmp_path / str(dtype))
+            options = vae.Hyperparameters(epochs=2, latent_size=4, input_dropout=0.1, compile="no", out=out)
+            model, history = vae.train(options, splits, progress=False)
+            values.append(history[-1]["valid_elbo"])
+            assert model.dtype == dtype
+            assert autoencoder.log_likelihood(model, splits.test, 3).dtype == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert values[0] == pytest.approx(values[1], rel=0.1)  # not the same draws
+
+
 def test_every_control_of_the_planar_posterior_trains(tmp_path):
     splits = data.Splits(*(split[:96] for split in data.digits()))
     planar = {"posterior": "planar", "num_layers": 2, "flow_scale": 0.1}

@@ -12,7 +12,10 @@ from data.densities import TARGETS
 from tests.faults.conftest import LONG
 
 ROWS = 3000 if LONG else 300  # inputs of each function, type and size
+STEEPEST = 80.0  # log-variance: the factor exp(80 / 2) of a difference is far from the end of float32
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# Log of the smallest positive number in which a Bernoulli likelihood is computed.
+FLOOR = {dtype: np.log(2.0**-1074 if dtype == torch.float64 else 2.0**-149) for dtype in TYPES}
 # With a range beyond float64's, the reference overflows where the true value does and nowhere before.
 Wide = np.longdouble
 wide = pytest.mark.skipif(np.finfo(Wide).maxexp < 16000, reason="long double is no wider than double here")
@@ -66,7 +69,7 @@ def test_densities_and_divergences(tried):
     for dtype, rows, size in cases():
         tried("extreme numbers", 4 * rows)
         draw = lambda largest=1e4: extremes((rows, size), dtype, generator, largest)  # noqa: B023, E731
-        mu, z, logvar = draw(), draw(), draw()
+        mu, z, logvar = draw(), draw(), draw(STEEPEST)
         z = torch.where(torch.rand(z.shape, generator=generator) < 0.3, mu, z)
         with np.errstate(over="ignore", under="ignore"):
             square = (as_wide(z) - as_wide(mu)) ** 2
@@ -80,7 +83,7 @@ def test_densities_and_divergences(tried):
         target = torch.randint(2, mean.shape, generator=generator).to(dtype)
         with np.errstate(divide="ignore"):
             p = as_wide(mean)
-            chosen = np.where(as_wide(target) == 1, np.log(p), np.log1p(-p)).clip(min=-100)
+            chosen = np.where(as_wide(target) == 1, np.log(p), np.log1p(-p)).clip(min=FLOOR[dtype])
         agree(q1.log_likelihood_bernoulli(mean, target), chosen.sum(1), np.abs(chosen).sum(1), dtype)
 
         y = draw()
@@ -89,7 +92,7 @@ def test_densities_and_divergences(tried):
             expected = top + np.log(np.exp(as_wide(y) - top[:, None]).mean(1)) if rows else top
         agree(q1.log_mean_exp(y), expected, top, dtype)
 
-        other = draw()
+        other = draw(STEEPEST)
         mu_p = torch.where(torch.rand(mu.shape, generator=generator) < 0.3, mu, draw())
         with np.errstate(over="ignore", under="ignore"):
             d = as_wide(logvar) - as_wide(other)

@@ -1,5 +1,6 @@
 """The VAE's bounds and estimates against quadrature, torch.distributions and the graded functions."""
 
+import copy
 import math
 
 import numpy as np
@@ -260,6 +261,40 @@ def test_u_by_the_same_formula_everywhere_is_invertible_and_agrees_where_both_ch
     assert wu == pytest.approx(math.log1p(math.exp((w * u).sum().item())) - 1, rel=1e-9, abs=1e-9)
     if (w * u).sum() < -1:
         torch.testing.assert_close(changed, autoencoder.invertible_u(u, w))
+
+
+@pytest.mark.parametrize("u_hat", ["needed", "everywhere"])
+@given(product=st.floats(-1e4, -1), seed=st.integers(0, 1000))
+def test_layers_of_a_posterior_are_invertible_as_computed(u_hat, product, seed):
+    torch.manual_seed(seed)
+    invertible = autoencoder.VAE(3, 4, 5, u_hat=u_hat).invertible
+    u, w = torch.randn(2, 100, 8)
+    u = u + (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)
+    u.requires_grad_()
+    changed = invertible(u, w)
+    assert ((w * changed).sum(-1) >= -1).all()
+    assert torch.equal(autoencoder.invertible_u(changed, w), changed)
+    changed.sum().backward()
+    assert u.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_a_model_in_double_precision_has_the_numbers_of_single_precision(num_layers):
+    torch.manual_seed(0)
+    single = autoencoder.VAE(latent_size=2, image_size=6, width=5, num_layers=num_layers)
+    double = copy.deepcopy(single).double()
+    x, noise = torch.randint(0, 2, (4, 6), dtype=torch.uint8), torch.randn(4, 2)
+    for objective in (autoencoder.elbo, autoencoder.sampled_elbo, autoencoder.path_elbo):
+        value = objective(double, x, noise)
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(value.float(), objective(single, x, noise))
+    # The draws of the two types are different ones, and many.
+    for estimate in (autoencoder.log_likelihood, lambda model, x, k: autoencoder.evaluate_elbo(model, x.repeat(k, 1))):
+        found, expected = (estimate(model, x, 20_000).view(-1, 4).mean(0) for model in (double, single))
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05)
+    expected = autoencoder.kl_per_dimension(single, x)
+    torch.testing.assert_close(autoencoder.kl_per_dimension(double, x).float(), expected)
 
 
 def test_a_flow_that_begins_as_the_identity():
