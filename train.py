@@ -6,8 +6,10 @@ Flows of the same depth and source are trained side by side, as ``stacked_flows.
 shared between them: each flow has its own seed, batches and optimiser state, and is the flow that it would be alone.
 """
 
+from lab import interruption
+
+# isort: split
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +17,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from simple_parsing import field as option
 from torch import Tensor
 
 from data.densities import TARGETS, Target
-from lab import checkpoint, command_line, jobs
-from lab.command_line import bookkeeping
-from lab.device import one_thread
+from lab import jobs
+from lab.checkpoint import Checkpoint
+from lab.claim import claim
+from lab.device import one_thread, usable_cores
+from lab.files import fingerprint, write_json
+from lab.options import InputError, check, determining, option, parse
 from lab.record import Record
-from question3 import natural, plots
+from question3 import natural, plots, stacked_flows
 from question3.scores import score_from_density, score_from_samples
-from question3.stacked_flows import compile_flows, point_gradients, stack, unstack, update
 from solution import Flow
 
-SOURCES = ("samples", "density")
-RECIPES = ("assignment", "tuned")
 CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn ahead
 
 
@@ -38,32 +39,29 @@ class Hyperparameters:
     """The runs. The defaults are the assignment's."""
 
     # what a flow learns from: samples of the target, or its density
-    source: list[str] = option(default_factory=lambda: list(SOURCES), alias=["--from"])
+    source: list[Literal["samples", "density"]] = option(
+        default_factory=lambda: ["samples", "density"], alias=["--from"]
+    )
     data: list[str] = field(default_factory=lambda: list(TARGETS))  # targets: arcs, sine
-    num_layers: list[int] = field(default_factory=lambda: [2, 8, 32])  # numbers k of planar layers
-    num_iter: int = 20_000  # updates
-    lr: float = 5e-4  # RMSprop's step size; the peak of the natural gradient's, where 0.1 is about right
+    num_layers: list[int] = option(default_factory=lambda: [2, 8, 32], at_least=1)  # numbers k of planar layers
+    num_iter: int = option(20_000, at_least=1)  # updates
+    lr: float = option(5e-4, above=0)  # RMSprop's step size; the natural gradient's peak, where 0.1 is about right
     # assignment: RMSprop; tuned: the natural gradient with a one-cycle step size, from layers whose hyperplanes are
     # spread
     recipe: Literal["assignment", "tuned"] = "assignment"
-    batch_size: int = 128  # points per update
-    seed: list[int] = field(default_factory=lambda: [1])  # one flow per seed, of initial parameters and batches
+    batch_size: int = option(128, at_least=1)  # points per update
+    seed: list[int] = option(default_factory=lambda: [1], at_least=0)  # a flow for each: initial values and batches
     fresh: bool = False  # from samples: new points of the target in every batch, in place of the data set
-    compile: bool = bookkeeping(True)  # torch.compile the update, where there is a compiler; moves the last digits
-    workers: int = bookkeeping(0, alias=["--jobs"])  # processes; 0 for one a core
-    out: str = bookkeeping("runs/flow")  # folder of the runs
+    # torch.compile the update, where there is a compiler; moves the last digits
+    compile: bool = option(True, bookkeeping=True)
+    workers: int = option(0, bookkeeping=True, alias=["--jobs"], at_least=0)  # processes; 0 for one a core
+    out: str = option("runs/flow", bookkeeping=True)  # folder of the runs
 
     def __post_init__(self) -> None:
-        command_line.check_seeds(*self.seed)
-        for name, known in {"source": SOURCES, "data": tuple(TARGETS)}.items():
-            if not getattr(self, name) or not set(getattr(self, name)) <= set(known):
-                raise ValueError(f"{name} takes {' and '.join(known)}, got {getattr(self, name)}")
-        if min(self.num_layers, default=0) < 1 or self.num_iter < 1 or self.batch_size < 1 or not self.seed:
-            raise ValueError("num_layers, num_iter and batch_size must be at least 1, and there must be a seed")
-        if not 0 < self.lr < math.inf or self.workers < 0:
-            raise ValueError("lr must be positive and workers at least 0")
-        if self.recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe}")
+        check(self)
+        if not self.source or not self.data or not set(self.data) <= set(TARGETS):
+            raise InputError(f"source and data take one or more of {', '.join(TARGETS)}, got {self.data}")
+        self.seed = list(dict.fromkeys(self.seed))
 
 
 @dataclass
@@ -73,99 +71,106 @@ class Group:
     source: str
     num_layers: int
     targets: dict[str, Target]
-    seeds: list[int]
-    num_iter: int
-    lr: float
-    batch_size: int
-    compile: bool
-    out: Path
+    points: dict[str, Tensor]  # from samples: name to data (N, dim)
+    options: Hyperparameters
     dim: int = 2
-    points: dict[str, Tensor] = field(default_factory=dict)  # from samples: name to data (N, dim)
-    recipe: str = "assignment"
-    fresh: bool = False
 
     @property
     def names(self) -> list[tuple[str, int]]:
         """Target and seed of each flow, in the order of the leading dimension."""
-        return [(name, seed) for name in self.targets for seed in self.seeds]
+        return [(name, seed) for name in self.targets for seed in self.options.seed]
+
+    @property
+    def label(self) -> str:
+        """The group's name, and that of its folder."""
+        return f"from_{self.source}_l{self.num_layers}"
+
+    @property
+    def out(self) -> Path:
+        """The group's folder."""
+        return Path(self.options.out) / self.label
+
+    def origin(self) -> dict[str, Any]:
+        """What the numbers of the flows depend on: options, and points or energies."""
+        fixed = torch.randn(100, self.dim, generator=torch.Generator().manual_seed(0))
+        learned = [self.points[name] if self.points else self.targets[name].energy(fixed) for name in self.targets]
+        values = {key: value for key, value in determining(self.options).items() if key not in ("source", "data")}
+        return {**values, "source": self.source, "num_layers": self.num_layers, "targets": fingerprint(*learned)}
 
 
 def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Tensor:
     """Batches for some iterations, ``(steps, R, B, d)``: points of the data set, or noise."""
-    batches = []
+    batches, size = [], group.options.batch_size
     for (name, _), generator in zip(group.names, generators, strict=True):
         if group.source == "density":
-            batches.append(torch.randn(steps, group.batch_size, group.dim, generator=generator))
-        elif group.fresh:
+            batches.append(torch.randn(steps, size, group.dim, generator=generator))
+        elif group.options.fresh:
             seed = int(torch.randint(2**31, (), generator=generator))
-            points = torch.from_numpy(group.targets[name].draw(seed, steps * group.batch_size))
-            batches.append(points.view(steps, group.batch_size, group.dim))
+            points = torch.from_numpy(group.targets[name].draw(seed, steps * size))
+            batches.append(points.view(steps, size, group.dim))
         else:
             points = group.points[name]
-            batches.append(points[torch.randint(len(points), (steps, group.batch_size), generator=generator)])
+            batches.append(points[torch.randint(len(points), (steps, size), generator=generator)])
     # Coordinates outside, points inside in memory: the compiled loops then run over points.
     return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
-def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[list[Flow], dict[str, Any]]:
-    """Train the flows of a group, or go on from the checkpoint in its folder.
+def train_group(
+    group: Group, workers: int = 1, progress: bool = True
+) -> tuple[list[Flow], list[dict[str, Any]], float]:
+    """Train the flows of a group, or resume from the checkpoint in its folder.
 
     Returns:
-        The flows, in the order of ``group.names``, and the curve of their losses with the seconds it took.
+        The flows, in the order of ``group.names``; the lines of their mean losses; the seconds of training.
     """
-    tuned = group.recipe == "tuned"
+    options = group.options
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     flows = []
     for _, seed in group.names:
         torch.manual_seed(seed)
         flows.append(Flow(group.dim, group.num_layers))
-        if tuned:
+        if options.recipe == "tuned":
             natural.spread(flows[-1])
-    parameters = stack(flows)
-    square_averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
-    of_natural = natural.initial_state(parameters)
-    state = checkpoint.Checkpoint(
-        group.out / "checkpoint.pt",
-        parameters=parameters,
-        generators=generators,
-        **({"natural": of_natural} if tuned else {"square_averages": square_averages}),
+    parameters = stacked_flows.stack(flows)
+    energies = tuple(target.energy for target in group.targets.values()) if group.source == "density" else None
+    updater: Any
+    if options.recipe == "tuned":
+        updater = natural.NaturalGradient(parameters, energies, natural.one_cycle(options.lr, options.num_iter))
+    else:
+        updater = stacked_flows.RMSprop(parameters, energies, options.lr)
+    state = Checkpoint(
+        group.out / "checkpoint.pt", group.origin(), parameters=parameters, generators=generators, updater=updater.state
     )
     done = state.restore()
-    step, seconds, curve = done.get("step", 0), done.get("seconds", 0.0), done.get("curve", [])
+    step, seconds, lines = done.get("step", 0), done.get("seconds", 0.0), done.get("lines", [])
+    if options.compile and step < options.num_iter:
+        updater.compile()
 
-    energies = tuple(target.energy for target in group.targets.values()) if group.source == "density" else None
-    steps = [torch.tensor(float(step)) for _ in parameters]
-    compiled = compile_flows if group.compile and step < group.num_iter else lambda function: function
-    advance = compiled(point_gradients if tuned else update)
-    rates = natural.one_cycle(group.lr, group.num_iter) if tuned else torch.empty(0)  # the other recipe has one rate
     label = f"from {group.source}, k = {group.num_layers}"
     with (
-        command_line.Interruption() as interruption,
-        Record(group.out, step) as record,
-        jobs.bar(workers, total=group.num_iter, initial=step, desc=label, unit=" updates", disable=not progress) as bar,
+        interruption.Interruption("up to a thousand updates") as stop,
+        Record(group.out, lines) as record,
+        jobs.bar(
+            workers, total=options.num_iter, initial=step, desc=label, unit=" updates", disable=not progress
+        ) as bar,
     ):
-        while step < group.num_iter:
-            if interruption.requested:
-                interruption.stop(f"{group.out}: stopped at update {step}, saved")
+        while step < options.num_iter:
+            if stop.requested:
+                stop.stop(f"{group.out}: stopped at update {step}, saved")
             started = time.perf_counter()
             total = torch.zeros(len(flows))
-            count = min(CHUNK, group.num_iter - step)
+            count = min(CHUNK, options.num_iter - step)
             for i, x in enumerate(draw(group, generators, count)):
-                if tuned:
-                    natural.update(parameters, of_natural, step + i, total, x, energies, rates[step + i], advance)
-                else:
-                    advance(parameters, square_averages, steps, total, x, energies, group.lr)
+                updater.update(step + i, x, total)
                 bar.update()
             step += count
             seconds += time.perf_counter() - started
             losses = (total / count).tolist()
             if not all(map(math.isfinite, losses)):
                 raise FloatingPointError(f"{group.out}, update {step}: the losses are {losses}; {state.last_good()}")
-            curve.append({"step": step, "losses": losses})
-            of_flow = {f"{name}/seed_{seed}": loss for (name, seed), loss in zip(group.names, losses, strict=True)}
-            record.add(step, **of_flow)
-            state.save(step=step, seconds=seconds, curve=curve)
-    return unstack(parameters), {"seconds": seconds, "curve": curve}
+            record.add(step, **{f"{name}/seed_{seed}": x for (name, seed), x in zip(group.names, losses, strict=True)})
+            state.save(step=step, seconds=seconds, lines=record.lines)
+    return stacked_flows.unstack(parameters), record.lines, seconds
 
 
 def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:
@@ -191,7 +196,7 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
     """One picture per target on the plane, of the flow of the median seed."""
     if group.dim != 2:
         return
-    count = len(group.seeds)
+    count = len(group.options.seed)
     for start, (name, target) in zip(range(0, len(flows), count), group.targets.items(), strict=True):
         place = start + median_of(records[start : start + count])
         flow, seed = flows[place], records[place]["seed"]
@@ -204,14 +209,16 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
 
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group; what one process does."""
+    group.out.mkdir(parents=True, exist_ok=True)
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     with one_thread():
-        flows, training = train_group(group, workers, progress)
+        flows, lines, seconds = train_group(group, workers, progress)
         records = evaluate(group, flows)
         draw_pictures(group, flows, records, group.out.parent)
-        for i, record in enumerate(records):
-            record["curve"] = [[point["step"], point["losses"][i]] for point in training["curve"]]
-            record["seconds"] = training["seconds"]
+        for record in records:
+            name = f"{record['data']}/seed_{record['seed']}"
+            record["curve"] = [[line["step"], line[name]] for line in lines]
+            record["seconds"] = seconds
             record["folder"] = group.out.name  # in the run's folder; it holds the checkpoint
         return records
 
@@ -227,7 +234,7 @@ def launch_experiments_from_samples(
     """Train flows that map samples to noise by maximum likelihood (question 3.7).
 
     Writes ``learned_density_data_{name}_l{k}.png`` for each target on the plane and each depth. Called again with the
-    same values it goes on where it stopped.
+    same values it resumes where it stopped.
 
     Args:
         density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which then stands for the
@@ -242,7 +249,7 @@ def launch_experiments_from_samples(
         the curve of its loss, and the folder of its checkpoint.
 
     Raises:
-        ValueError: An energy's name is not that of a data set, or samples have another dimension.
+        InputError: An energy's name is not that of a data set, or samples have another dimension.
     """
     targets, points = {}, {}
     for name, value in density_dict.items():
@@ -251,9 +258,9 @@ def launch_experiments_from_samples(
         elif name in TARGETS:
             points[name] = TARGETS[name].data_set()
         else:
-            raise ValueError(f"{name} needs samples: an energy stands for a data set only as {' or '.join(TARGETS)}")
+            raise InputError(f"{name} needs samples: an energy stands for a data set only as {' or '.join(TARGETS)}")
         if points[name].ndim != 2 or points[name].shape[1] != dim:
-            raise ValueError(f"the samples of {name} have shape {tuple(points[name].shape)}, not (N, {dim})")
+            raise InputError(f"the samples of {name} have shape {tuple(points[name].shape)}, not (N, {dim})")
         # What is known of a data set is known of its own points only.
         known = name in TARGETS and torch.equal(points[name].double(), TARGETS[name].data_set().double())
         targets[name] = TARGETS[name] if known else Target(name, _unknown)
@@ -271,7 +278,7 @@ def launch_experiments_from_density(
     """Train flows that map noise to a target density by minimising the divergence (question 3.9).
 
     Writes ``samples_{name}_l{k}.png`` for each target on the plane and each depth. Called again with the same values
-    it goes on where it stopped.
+    it resumes where it stopped.
 
     Args:
         density_dict: Name to energy, a function of points ``(N, dim)`` that returns ``(N,)``.
@@ -282,10 +289,10 @@ def launch_experiments_from_density(
         folder of its checkpoint.
 
     Raises:
-        ValueError: A target is no energy.
+        InputError: A target is no energy.
     """
     if data := [name for name, value in density_dict.items() if not callable(value)]:
-        raise ValueError(f"{', '.join(data)}: a density is learnt from an energy, a function of points")
+        raise InputError(f"{', '.join(data)}: a density is learnt from an energy, a function of points")
     # What is known of a target is known of its own energy only.
     known = {name: target for name, target in TARGETS.items() if target.energy is density_dict.get(name)}
     targets = {name: known.get(name, Target(name, energy)) for name, energy in density_dict.items()}
@@ -293,7 +300,7 @@ def launch_experiments_from_density(
 
 
 def _unknown(z: Tensor) -> Tensor:
-    raise ValueError("samples came without an energy")
+    raise InputError("samples came without an energy")
 
 
 def _launch(
@@ -311,56 +318,50 @@ def _launch(
     workers: int = 1,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    seeds = list(dict.fromkeys(seeds))
-    setting = (targets, seeds, num_iter, lr, batch_size, compile)
-    # A folder for each setting: a second call with another one must not find the flows of the first.
-    fixed_points = torch.randn(100, dim, generator=torch.Generator().manual_seed(0))
-    learnt = points or {name: target.energy(fixed_points) for name, target in targets.items()}
-    mark = checkpoint.digest([learnt, seeds, num_iter, lr, batch_size])[:8]
-    groups = [
-        Group(source, k, *setting, Path(out) / f"from_{source}_l{k}_{mark}", dim, points or {}) for k in num_layers_list
-    ]
+    options = Hyperparameters(
+        num_iter=num_iter, lr=lr, batch_size=batch_size, seed=list(seeds), compile=compile, out=str(out)
+    )
+    groups = [Launched(source, k, targets, points or {}, options, dim) for k in num_layers_list]
     return run_groups(groups, workers, progress)
+
+
+class Launched(Group):
+    """A group in a folder for its setting: a second call with another one must not find the flows of the first."""
+
+    @property
+    def label(self) -> str:
+        return f"{super().label}_{fingerprint(self.origin())[:8]}"
 
 
 def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> list[dict[str, Any]]:
     """Run groups one after the other, or several at once in processes of their own."""
-    if workers == 1 or len(groups) == 1:
+    workers = min(workers, len(groups))
+    if workers == 1:
         return [record for group in groups for record in run_group(group, progress=progress)]
     # The deepest flows take longest: started first, they do not keep the others waiting at the end.
-    order = sorted(range(len(groups)), key=lambda i: -groups[i].num_layers)
-    with jobs.pool(min(workers, len(groups))) as pool:
-        futures = {i: pool.submit(run_group, groups[i], workers, progress) for i in order}
-        return [record for i in range(len(groups)) for record in futures[i].result()]
+    order = sorted(groups, key=lambda group: -group.num_layers)
+    calls = {group.label: (group, workers, progress) for group in order}
+    results = jobs.run_in_processes(run_group, calls, workers)
+    return [record for group in groups for record in results[group.label]]
 
 
 def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     """Everything that the command line asks for; writes ``result.json`` and the pictures.
 
     Raises:
-        ValueError: The folder holds another configuration's run.
+        InputError: The folder holds another configuration's run.
     """
-    with checkpoint.claimed(options.out, options):
-        return _run(options, progress)
-
-
-def _run(options: Hyperparameters, progress: bool) -> dict[str, Any]:
-    started = time.perf_counter()
-    groups = []
-    for source in options.source:
+    with claim(options.out, options):
+        started = time.perf_counter()
         targets = {name: TARGETS[name] for name in options.data}
-        points = {name: target.data_set() for name, target in targets.items()} if source == "samples" else {}
-        seeds = list(dict.fromkeys(options.seed))
-        of_recipe: dict[str, Any] = {"recipe": options.recipe, "fresh": options.fresh}
-        setting = (targets, seeds, options.num_iter, options.lr, options.batch_size, options.compile)
-        groups += [
-            Group(source, k, *setting, Path(options.out) / f"from_{source}_l{k}", points=points, **of_recipe)
-            for k in options.num_layers
-        ]
-    records = run_groups(groups, options.workers or min(os.cpu_count() or 1, len(groups)), progress)
-    result = {"runs": records, "wall_seconds": time.perf_counter() - started}
-    checkpoint.write_json(Path(options.out) / "result.json", result)
-    return result
+        groups = []
+        for source in options.source:
+            points = {name: target.data_set() for name, target in targets.items()} if source == "samples" else {}
+            groups += [Group(source, k, targets, points, options) for k in options.num_layers]
+        records = run_groups(groups, options.workers or usable_cores(), progress)
+        result = {"runs": records, "wall_seconds": time.perf_counter() - started}
+        write_json(Path(options.out) / "result.json", result)
+        return result
 
 
 def report(result: dict[str, Any]) -> str:
@@ -378,8 +379,8 @@ def report(result: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Hyperparameters, "Train planar flows on the arcs and the sine.", argv)
-    with command_line.one_line_errors():
+    options = parse(Hyperparameters, "Train planar flows on the arcs and the sine.", argv)
+    with interruption.one_line_errors():
         result = run(options)
         print(report(result))
         print(f"{len(result['runs'])} flows in {result['wall_seconds']:.0f} s; everything is in {options.out}")

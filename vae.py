@@ -2,9 +2,12 @@
 
     python vae.py --epochs 20 --seed 1 --out runs/vae
 
-trains, goes on where a killed run stopped, and prints the validation ELBO and the test log-likelihood.
+trains, resumes where a killed run stopped, and prints the validation ELBO and the test log-likelihood.
 """
 
+from lab import interruption
+
+# isort: split
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,27 +16,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from simple_parsing import field as option
 from torch import Tensor
 from tqdm.auto import tqdm
 
 import data
-from lab import checkpoint, command_line
-from lab.command_line import bookkeeping
+from lab.checkpoint import Checkpoint
+from lab.claim import claim
 from lab.device import choose_device, compile_where_possible
 from lab.estimates import mean_and_error
+from lab.files import fingerprint, read_json, write_json
+from lab.options import InputError, check, determining, option, parse
 from lab.record import Record
 from question1.autoencoder import VAE, elbo, evaluate_elbo, kl_per_dimension, log_likelihood, path_elbo, sampled_elbo
 
 COMPILE_FROM = 10_000  # updates: in shorter runs, compiling would cost more time than it saves
-CHOICES = {
-    "schedule": ("constant", "one-cycle"),
-    "gradient": ("total", "path"),
-    "posterior": ("normal", "planar"),
-    "u_hat": ("needed", "everywhere"),
-    "divergence": ("exact", "sampled"),
-    "compile": ("auto", "yes", "no"),
-}
 
 
 @dataclass
@@ -42,48 +38,36 @@ class Hyperparameters:
 
     # auto, binarized_mnist, digits (the stand-in that needs no download), or a file of your own, NAME.npz
     dataset: str = "auto"
-    data: str = bookkeeping(default_factory=data.default_root)  # folder where data sets lie or are put
-    epochs: int = 20  # passes over the training images
-    latent_size: int = 100  # size L of the latent vector
-    batch_size: int = 64  # images per update
-    learning_rate: float = 3e-4  # Adam's step size; the peak of it with a one-cycle schedule
+    data: str = option(default_factory=data.default_root, bookkeeping=True)  # folder where data sets lie or are put
+    epochs: int = option(20, at_least=1)  # passes over the training images
+    latent_size: int = option(100, at_least=1)  # size L of the latent vector
+    batch_size: int = option(64, at_least=1)  # images per update
+    learning_rate: float = option(3e-4, above=0)  # Adam's step size; the peak of it with a one-cycle schedule
     schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate (one-cycle: Smith and Topin 2018)
     posterior: Literal["normal", "planar"] = "normal"  # q(z|x): normal, or normal with a planar flow
-    num_layers: int = option(default=0, alias=["--num_flows"])  # planar layers of the posterior
+    num_layers: int = option(0, at_least=0)  # planar layers of the posterior
     # planar layers are kept invertible where it is needed, or by the same formula everywhere
     u_hat: Literal["needed", "everywhere"] = "needed"
-    flow_scale: float = 1.0  # of the encoder's outputs for the planar layers; small, they change slowly
+    # of the encoder's outputs for the planar layers: small values change slowly
+    flow_scale: float = option(1.0, at_least=0, at_most=1)
     gradient: Literal["total", "path"] = "total"  # of the bound, or along the draw's path only (Roeder et al. 2017)
     # KL divergence of a normal posterior in the bound: exact, or sampled from the same draw, as it is with a flow
     divergence: Literal["exact", "sampled"] = "exact"
-    warmup: int = 0  # epochs over which the weight of the divergence rises to 1
+    warmup: int = option(0, at_least=0)  # epochs over which the weight of the divergence rises to 1
     # K of each importance-sampling estimate of log p(x)
-    num_samples: list[int] = bookkeeping(default_factory=lambda: [200])
-    input_dropout: float = 0.0  # share of the pixels that training hides from the encoder (Im et al. 2017)
-    seed: int = 1  # of the initial weights, the order of the images and the noise
-    device: str = bookkeeping("auto")  # auto, cpu, cuda, cuda:1, ...; moves the last digits
+    num_samples: list[int] = option(default_factory=lambda: [200], bookkeeping=True, at_least=1)
+    # share of the pixels that training hides from the encoder (Im et al. 2017)
+    input_dropout: float = option(0.0, at_least=0, below=1)
+    seed: int = option(1, at_least=0)  # of the initial weights, the order of the images and the noise
+    device: str = option("auto", bookkeeping=True)  # auto, cpu, cuda, cuda:1, ...; moves the last digits
     # torch.compile the loss; auto: in long runs; moves the last digits
-    compile: Literal["auto", "yes", "no"] = bookkeeping("auto")
-    out: str = bookkeeping("runs/vae")  # folder of the run
+    compile: Literal["auto", "yes", "no"] = option("auto", bookkeeping=True)
+    out: str = option("runs/vae", bookkeeping=True)  # folder of the run
 
     def __post_init__(self) -> None:
-        command_line.check_seeds(self.seed)
-        for name in ("epochs", "latent_size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.num_samples or min(self.num_samples) < 1:
-            raise ValueError(f"num_samples must be at least 1, got {self.num_samples}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.input_dropout < 1:
-            raise ValueError(f"input_dropout must be in [0, 1), got {self.input_dropout}")
-        if self.num_layers < 0 or (self.num_layers > 0 and self.posterior != "planar"):
-            raise ValueError("num_layers above 0 needs posterior planar")
-        if self.warmup < 0 or not 0 <= self.flow_scale <= 1:
-            raise ValueError("warmup must be at least 0 and flow_scale in [0, 1]")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
+        check(self)
+        if self.num_layers > 0 and self.posterior != "planar":
+            raise InputError("num_layers above 0 needs posterior planar")
 
 
 def hide(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -127,7 +111,7 @@ def train_epoch(
 
 
 def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) -> tuple[VAE, list[dict[str, float]]]:
-    """Train a VAE, or go on from the checkpoint in the run's folder.
+    """Train a VAE, or resume from the checkpoint in the run's folder.
 
     A checkpoint is written after each epoch. A run that was killed and started again ends with the same
     parameters, to the bit, as one that was not.
@@ -150,23 +134,22 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.learning_rate, fused=True)
     updates = math.ceil(len(images) / options.batch_size) * options.epochs
     scheduler = _scheduler(optimizer, options, updates)
-    state = checkpoint.Checkpoint(
-        Path(options.out) / "checkpoint.pt", vae=vae, optimizer=optimizer, scheduler=scheduler, generator=generator
-    )
-    history: list[dict[str, float]] = state.restore().get("history", [])
+    parts = {"vae": vae, "optimizer": optimizer, "scheduler": scheduler, "generator": generator}
+    state = Checkpoint(Path(options.out) / "checkpoint.pt", origin(options, splits), **parts)
+    lines: list[dict[str, float]] = state.restore().get("lines", [])
 
     compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
     exact = elbo if options.divergence == "exact" else sampled_elbo
     objective = exact if options.gradient == "total" else path_elbo
     objective = compile_where_possible(objective) if compiling else objective
     with (
-        command_line.Interruption() as interruption,
-        Record(Path(options.out), len(history), unit="epoch") as record,
-        tqdm(total=options.epochs, initial=len(history), desc="training", unit=" epochs", disable=not progress) as bar,
+        interruption.Interruption("this epoch") as stop,
+        Record(Path(options.out), lines) as record,
+        tqdm(total=options.epochs, initial=len(lines), desc="training", unit=" epochs", disable=not progress) as bar,
     ):
-        for epoch in range(len(history), options.epochs):
-            if interruption.requested:
-                interruption.stop(f"{options.out}: stopped after epoch {epoch}, saved")
+        for epoch in range(len(lines), options.epochs):
+            if stop.requested:
+                stop.stop(f"{options.out}: stopped after epoch {epoch}, saved")
             started = time.perf_counter()
             learning_rate = float(scheduler.get_last_lr()[0])
             # As a tensor, since for each new number the objective would be compiled anew.
@@ -182,12 +165,16 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
                 if not math.isfinite(line[name]):
                     where = f"{options.out}, epoch {epoch + 1}"
                     raise FloatingPointError(f"{where}: {name} is {line[name]}; {state.last_good()}")
-            history.append({"epoch": epoch + 1, **line})
             record.add(epoch + 1, **line)
-            state.save(history=history)
+            state.save(lines=record.lines)
             bar.set_postfix(valid_elbo=f"{line['valid_elbo']:.2f}")
             bar.update()
-    return vae, history
+    return vae, [{"epoch": line["step"], **{k: v for k, v in line.items() if k != "step"}} for line in record.lines]
+
+
+def origin(options: Hyperparameters, splits: data.Splits) -> dict[str, Any]:
+    """What the numbers of a run depend on: its options and its data."""
+    return {**determining(options), "images": fingerprint(*splits)}
 
 
 def _scheduler(
@@ -201,20 +188,20 @@ def _scheduler(
 
 
 def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Splits, dict[str, Any]]:
-    """Train, evaluate, and write ``result.json`` in the run's folder; go on where a former start stopped.
+    """Train, evaluate, and write ``result.json`` in the run's folder; resume where an earlier start stopped.
 
     Returns:
         The model, the data set and the result: ELBO of validation and test set and the test set's
         log-likelihood per number of samples, each with its standard error over the images.
 
     Raises:
-        ValueError: The folder holds another configuration's run.
+        InputError: The folder holds another configuration's run.
         data.DataUnavailableError: The data set was named and cannot be had.
     """
     dataset, splits = data.load(options.dataset, options.data, options.seed)
     options = replace(options, dataset=dataset)
     choose_device(options.device)  # a run that cannot begin claims no folder
-    with checkpoint.claimed(options.out, options, former={"num_flows": "num_layers"}):
+    with claim(options.out, options):
         return _run(options, splits, progress)
 
 
@@ -222,7 +209,7 @@ def _run(options: Hyperparameters, splits: data.Splits, progress: bool) -> tuple
     vae, history = train(options, splits, progress)
     valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
     path = Path(options.out) / "result.json"
-    log_px = (checkpoint.read_json(path) or {}).get("test_log_px", {})
+    log_px = (read_json(path) or {}).get("test_log_px", {})
     result = {
         "dataset": options.dataset,
         "seed": options.seed,
@@ -237,7 +224,7 @@ def _run(options: Hyperparameters, splits: data.Splits, progress: bool) -> tuple
         if str(k) not in log_px:
             log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
         result["test_log_px"] = {k: log_px[k] for k in sorted(log_px, key=int)}
-        checkpoint.write_json(path, result)  # after each: thousands of draws take minutes
+        write_json(path, result)  # after each: thousands of draws take minutes
     return vae, splits, result
 
 
@@ -251,8 +238,8 @@ def report(result: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Hyperparameters, "Train a VAE and estimate its log-likelihood.", argv)
-    with command_line.one_line_errors():
+    options = parse(Hyperparameters, "Train a VAE and estimate its log-likelihood.", argv)
+    with interruption.one_line_errors():
         _, _, result = run(options)
         print(report(result))
         print(f"training took {result['train_seconds']:.1f} s; everything is in {options.out}")

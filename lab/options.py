@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import operator
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,12 @@ from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.dataclass_wrapper import DataclassWrapper
 
 LARGEST = 3e38  # of float32
+LIMITS = {
+    "at_least": ("at least", operator.ge),
+    "at_most": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
 Group = TypeVar("Group")
 
 
@@ -27,6 +34,7 @@ def option(
     *,
     bookkeeping: bool = False,
     at_least: float | None = None,
+    at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
     **arguments: Any,
@@ -36,10 +44,11 @@ def option(
     Args:
         default: Its default.
         bookkeeping: No number of the result depends on it: a folder, a number of workers, a pace.
-        at_least, above, below: The range of the number, or of each number of a list.
+        at_least, at_most, above, below: The range of the number, or of each number of a list, which is not empty.
         arguments: Of ``simple_parsing.field``, such as ``alias`` and ``default_factory``.
     """
-    metadata = {"bookkeeping": bookkeeping, "at_least": at_least, "above": above, "below": below}
+    limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
+    metadata = {"bookkeeping": bookkeeping, **{name: limit for name, limit in limits.items() if limit is not None}}
     return simple_parsing.field(default, metadata=metadata, **arguments)
 
 
@@ -72,7 +81,7 @@ def check(options: Any) -> None:
                 raise InputError(f"{field.name} must be one of {names}, got {each}")
             if isinstance(each, (int, float)) and not isinstance(each, bool):
                 _check_range(field.name, each, field.metadata)
-        if not values and field.metadata.get("at_least") is not None:
+        if not values and LIMITS.keys() & field.metadata.keys():
             raise InputError(f"{field.name} needs at least one value")
 
 
@@ -90,17 +99,13 @@ def _has_literal(annotation: Any) -> bool:
 
 
 def _check_range(name: str, value: float, metadata: Mapping[str, Any]) -> None:
-    at_least, above, below = (metadata.get(key) for key in ("at_least", "above", "below"))
     if isinstance(value, int) and abs(value) >= 2**63:
         raise InputError(f"{name} must be below 2**63, got {value}")
     if not math.isfinite(value) or (isinstance(value, float) and abs(value) > LARGEST):
         raise InputError(f"{name} must be a finite float32 number, got {value}")
-    if at_least is not None and value < at_least:
-        raise InputError(f"{name} must be at least {at_least}, got {value}")
-    if above is not None and value <= above:
-        raise InputError(f"{name} must be above {above}, got {value}")
-    if below is not None and value >= below:
-        raise InputError(f"{name} must be below {below}, got {value}")
+    for key, (words, holds) in LIMITS.items():
+        if key in metadata and not holds(value, metadata[key]):
+            raise InputError(f"{name} must be {words} {metadata[key]}, got {value}")
 
 
 class _Titled(DataclassWrapper):

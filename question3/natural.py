@@ -14,13 +14,13 @@ data. For a flow from a density it is the second moment of the gradients along d
 Source: Amari (1998), Natural gradient works efficiently in learning, https://doi.org/10.1162/089976698300017746
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from question3.stacked_flows import Energy, Parameters, point_gradients
+from question3.stacked_flows import Energy, Parameters, compile_flows, point_gradients
 from solution import Flow, invertible_u
 
 MOMENTUM, DECAY = 0.9, 0.99  # of the running means of gradient and information
@@ -68,25 +68,32 @@ def one_cycle(peak: float, num_iter: int) -> Tensor:
     return torch.tensor(rates)
 
 
-def update(
-    parameters: Parameters,
-    state: State,
-    number: int,
-    total: Tensor,
-    x: Tensor,
-    energies: tuple[Energy, ...] | None,
-    rate: float | Tensor,
-    gradients_of: Callable[..., tuple[list[Tensor], Tensor]] = point_gradients,
-) -> None:
-    """One update of every flow from its own batch, in place; the losses are added to ``total``.
+class NaturalGradient:
+    """The natural gradient with given step sizes, of stacked flows.
 
-    The arguments are those of :func:`stacked_flows.update` and :func:`step`; ``gradients_of`` may be compiled.
+    Args:
+        parameters: Of the flows, stacked; changed in place.
+        energies: As for :func:`stacked_flows.mean_loss`.
+        rates: The step size of each update.
     """
-    u, w, _ = parameters
-    u.copy_(invertible_u(u, w))
-    gradients, losses = gradients_of(parameters, x, energies)
-    step(parameters, gradients, state, number, rate, DAMPING["density" if energies else "samples"])
-    total += losses
+
+    def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, rates: Tensor) -> None:
+        self.parameters, self.energies, self.rates = parameters, energies, rates
+        self.state = initial_state(parameters)  # what a checkpoint keeps
+        self.function = point_gradients
+
+    def compile(self) -> None:
+        """Compile the gradients."""
+        self.function = compile_flows(point_gradients)
+
+    def update(self, number: int, x: Tensor, total: Tensor) -> None:
+        """Update every flow from its batch ``(R, B, d)``, and add the losses to ``total`` ``(R,)``."""
+        u, w, _ = self.parameters
+        u.copy_(invertible_u(u, w))
+        gradients, losses = self.function(self.parameters, x, self.energies)
+        damping = DAMPING["density" if self.energies else "samples"]
+        step(self.parameters, gradients, self.state, number, self.rates[number], damping)
+        total += losses
 
 
 @torch.no_grad()

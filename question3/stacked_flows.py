@@ -120,6 +120,30 @@ def update(
     total += losses
 
 
+class RMSprop:
+    """RMSprop with a constant step size, of stacked flows.
+
+    Args:
+        parameters: Of the flows, stacked; changed in place.
+        energies: As for :func:`mean_loss`.
+        lr: The step size.
+    """
+
+    def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, lr: float) -> None:
+        self.parameters, self.energies, self.lr = parameters, energies, lr
+        self.state = tuple(torch.zeros_like(parameter) for parameter in parameters)  # what a checkpoint keeps
+        self.steps = [torch.zeros(()) for _ in parameters]  # rmsprop counts in them, and uses no count
+        self.function = update
+
+    def compile(self) -> None:
+        """Compile the update."""
+        self.function = compile_flows(update)
+
+    def update(self, number: int, x: Tensor, total: Tensor) -> None:
+        """Update every flow from its batch ``(R, B, d)``, and add the losses to ``total`` ``(R,)``."""
+        self.function(self.parameters, self.state, self.steps, total, x, self.energies, self.lr)
+
+
 def compile_flows(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile :func:`update` or :func:`point_gradients`.
 
