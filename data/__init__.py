@@ -70,7 +70,7 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
     Args:
         name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a line on the
             screen the digits where it cannot be had.
-        root: Folder for data sets that are downloaded and for what is made of folders of images.
+        root: Folder for data sets that are downloaded.
 
     Returns:
         The name of the data set that was loaded, its training and its test images, uint8, ``(N, 3, 32, 32)``. Of the
@@ -91,6 +91,6 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
             name = "digits"
     if name != "digits" and not Path(name).is_dir():
         raise ValueError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")
-    images = digit_images() if name == "digits" else image_folder(name, root)
+    images = digit_images() if name == "digits" else image_folder(name)
     test = torch.arange(len(images)) % 10 == 9
     return name, images[~test], images[test]

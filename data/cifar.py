@@ -1,10 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009) as whole tensors, and folders of images in its format."""
 
-import contextlib
-import hashlib
-import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +10,14 @@ from torch import Tensor
 from data.files import DataUnavailableError, read_arrays
 from lab.checkpoint import atomic_write
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+# Of folders of images. Pillow reads more formats, and runs Ghostscript for EPS whatever the file is called.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class LabelledImages(NamedTuple):
@@ -51,15 +53,15 @@ def cifar10(root: str | Path) -> LabelledImages:
     arrays = read_arrays(path, KEYS, "Delete it to download it again.")
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"].reshape(-1)  # Keras has labels as (N, 1)
-        arrays[f"y_{part}"] = labels
         if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
             raise DataUnavailableError(
                 f"{path}: x_{part} is {images.dtype} {images.shape}, not uint8 ({len(labels)}, 32, 32, 3)."
             )
         if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() >= len(CLASSES):
             raise DataUnavailableError(f"{path}: y_{part} holds labels other than the whole numbers 0 to 9.")
+        arrays[f"y_{part}"] = labels.astype(np.int64)  # in this machine's byte order
     tensors = [torch.from_numpy(arrays[key]) for key in KEYS]
-    return LabelledImages(*(t.permute(0, 3, 1, 2) if t.ndim == 4 else t.long() for t in tensors))
+    return LabelledImages(*(t.permute(0, 3, 1, 2) if t.ndim == 4 else t for t in tensors))
 
 
 def _download(path: Path) -> dict[str, np.ndarray]:
@@ -79,45 +81,50 @@ def _download(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def image_folder(folder: str | Path, cache: str | Path) -> Tensor:
+def image_folder(folder: str | Path) -> Tensor:
     """All images below a folder as 32×32, resized so that the shorter side fits and cut at the centre.
+
+    Hidden files and folders (``._a.png``, ``.ipynb_checkpoints``) are skipped, and so are files of other suffixes.
+    Images are turned as their EXIF orientation says, and transparent ones are put over white.
 
     Args:
         folder: Images, in it or in folders of classes below.
-        cache: Folder where the result is kept, under a name that depends on the files' names, sizes and times.
 
     Returns:
         uint8, ``(N, 3, 32, 32)``, in the order of the files' names.
 
     Raises:
-        DataUnavailableError: There is no such folder, no image in it, or one that cannot be read.
+        DataUnavailableError: The folder holds fewer than two images, or one that cannot be read.
     """
     from PIL import Image, ImageOps
     from tqdm.auto import tqdm
 
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataUnavailableError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-    try:
-        stamp = "\n".join(f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
-    except OSError as error:  # a link to nothing, or a file that has gone
-        raise DataUnavailableError(f"{error.filename} cannot be read as an image ({error.strerror})") from None
-    path = Path(cache) / f"images-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz"
-    if path.exists():
-        with contextlib.suppress(DataUnavailableError):  # a damaged cache is made anew
-            (cached,) = read_arrays(path, ["images"]).values()  # an archive, since that has a checksum
-            if cached.dtype == np.uint8 and cached.shape == (len(files), 32, 32, 3):
-                return torch.from_numpy(cached).permute(0, 3, 1, 2)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not path.is_dir()
+    )
+    if len(files) < 2:  # the FID compares covariances
+        raise DataUnavailableError(f"{folder} holds {len(files)} images ({', '.join(SUFFIXES)}); a GAN needs two")
     images = np.empty((len(files), 32, 32, 3), np.uint8)
     for i, file in enumerate(tqdm(files, desc=f"reading {folder}", unit=" images", leave=False)):
         try:
-            images[i] = np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (32, 32), Image.Resampling.LANCZOS))
+            with Image.open(file, formats=FORMATS) as image:
+                images[i] = np.asarray(ImageOps.fit(_over_white(image), (32, 32), Image.Resampling.LANCZOS))
         except Exception as error:  # damaged images raise almost anything, too large ones an error of their own
             raise DataUnavailableError(f"{file} cannot be read as an image ({error})") from None
-    try:
-        with atomic_write(path) as temporary:
-            np.savez(temporary, images=images)
-    except OSError as error:
-        print(f"{path} cannot be written ({error.strerror}): the images are read again next time", file=sys.stderr)
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def _over_white(image: "Image") -> "Image":
+    """An opened image as 8-bit RGB, upright, over white."""
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+    white = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")

@@ -18,7 +18,7 @@ def read_arrays(path: str | Path, names: Iterable[str], advice: str = "") -> dic
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
+            return {name: np.asarray(file[name]) for name in names}  # a member that is no array comes as bytes
     except Exception as error:  # a damaged archive raises almost anything, from zlib's errors to the tokenizer's
         raise DataUnavailableError(f"{path} cannot be read ({_reason(error)}). {advice}".strip()) from None
 

@@ -71,7 +71,7 @@ def binary_file(path: str | Path) -> Splits:
 
     Args:
         path: An ``.npz`` file with the arrays ``train``, ``valid`` and ``test``, each ``(N, D)`` or ``(N, H, W)`` with
-            values 0 and 1, of any type; D = H · W is the same for all.
+            values 0 and 1, of a real or boolean type; D = H · W, at least 1, is the same for all.
 
     Returns:
         The three splits, uint8, ``(N, D)``.
@@ -89,7 +89,9 @@ def binary_file(path: str | Path) -> Splits:
     """
     arrays = list(read_arrays(path, Splits._fields).values())
     for name, array in zip(Splits._fields, arrays, strict=True):
-        if array.ndim < 2 or not len(array) or array.shape[1:] != arrays[0].shape[1:]:
+        if array.dtype.kind not in "buif":
+            raise DataUnavailableError(f"{path}: {name} holds {array.dtype}, not numbers 0 and 1")
+        if array.ndim < 2 or not array.size or array.shape[1:] != arrays[0].shape[1:]:
             raise DataUnavailableError(f"{path}: {name} has shape {array.shape}, not images as in train")
         if len(array) < 2:
             raise DataUnavailableError(f"{path}: {name} has fewer than two images, of which there is no standard error")

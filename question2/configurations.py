@@ -12,6 +12,10 @@ from dirac import Game
 from gan import AVAILABLE_LOSSES
 from lab.command_line import bookkeeping, check_seeds
 
+# Limit of targets, weights and step sizes. float32 ends at 3e38, and steps are multiplied: SGD's by the number of games
+# that are played side by side, Adam's by up to 1 / (1 - β).
+LARGEST = 1e20
+
 
 def _optional_name(text: str) -> str | None:
     return None if text.lower() == "none" else text
@@ -85,18 +89,19 @@ class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("generator_lr", "critic_lr", "critic_reg_cf"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < LARGEST:
+                raise ValueError(f"{name} must be positive and below {LARGEST:g}, got {getattr(self, name)}")
         for name in ("generator_wd", "critic_wd"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < LARGEST:
+                raise ValueError(f"{name} must be at least 0 and below {LARGEST:g}, got {getattr(self, name)}")
         for name in ("generator_betas", "critic_betas"):
+            setattr(self, name, tuple(map(float, getattr(self, name))))  # torch's Adam refuses (0, 0.99)
             if not (len(getattr(self, name)) == 2 and all(0 <= beta < 1 for beta in getattr(self, name))):
                 raise ValueError(f"{name} must be two numbers in [0, 1), got {getattr(self, name)}")
         if self.generator_alpha_ema is not None and not 0 < self.generator_alpha_ema < 1:
             raise ValueError(f"generator_alpha_ema must be in (0, 1) or none, got {self.generator_alpha_ema}")
-        if not math.isfinite(self.dirac_target):
-            raise ValueError(f"dirac_target must be finite, got {self.dirac_target}")
+        if not abs(self.dirac_target) < LARGEST:
+            raise ValueError(f"dirac_target must be between -{LARGEST:g} and {LARGEST:g}, got {self.dirac_target}")
 
     @property
     def game(self) -> Game:

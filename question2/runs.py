@@ -276,7 +276,7 @@ def load_images(management: Management) -> Images:
     network = None
     if management.scores != "none" and not (management.scores == "auto" and dataset != "cifar10"):
         network = score.network(management.scores, management.inception_weights or None, device)
-    held_out = test if len(test) else train  # a folder of a few images has no others
+    held_out = test if len(test) > 1 else train  # a folder of a few images has too few others for an FID
     return Images(dataset, train.to(device), held_out.to(device), network, management)
 
 

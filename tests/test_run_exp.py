@@ -7,7 +7,10 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import dirac
 import run_exp
 from lab import checkpoint
 from question2 import runs
@@ -214,6 +217,9 @@ def test_list_names_every_configuration(capsys):
         ([], "--config"),
         (["--config", "dirac-w1-1", "--learning_rat", "1"], "unrecognized"),
         (["--config", "dirac-w1-1", "--critic_reg_cf", "0"], "critic_reg_cf"),
+        (["--config", "dirac-w1-1", "--dirac_target=-1e39"], "dirac_target"),
+        (["--config", "dirac-w1-1", "--generator_wd", "1e39"], "generator_wd"),
+        (["--config", "dirac-w1-1", "--critic_lr", "1e39"], "critic_lr"),
         (["--config", "dirac-w1-1", "--generator_alpha_ema", "1.5"], "generator_alpha_ema"),
         (["--config", "dirac-w1-1", "--critic_inner_iters", "0"], "critic_inner_iters"),
         (["--config", "dirac-w1-1", "--loss_type", "KL"], "loss-type"),
@@ -226,6 +232,31 @@ def test_list_names_every_configuration(capsys):
 def test_bad_input_is_refused_in_one_line(capsys, tmp_path, argv, message):
     error = refused(capsys, *argv, "--out", str(tmp_path / "out"))
     assert message in error and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_games_of_any_numbers_are_refused_or_played(optimizer):
+    numbers = ["dirac_target", "generator_lr", "critic_lr", "critic_reg_cf", "generator_wd", "critic_wd"]
+    extremes = [0.0, 1e-300, 1e-3, 1.0, 1e10, 0.99e20, 1e20, 3e38, 1e39, 1e300, float("inf"), float("nan")]
+    one = st.one_of(st.sampled_from(extremes), st.floats(0, 1e20)) | st.sampled_from([-x for x in extremes])
+    betas = st.tuples(st.sampled_from([0, 0.5, 1 - 2**-53]), st.sampled_from([0, 0.99]))
+    rest = {"generator_betas": betas, "critic_betas": betas, "critic_reg_type": st.sampled_from([None, "GP", "R1"])}
+    played = []
+
+    @given(st.fixed_dictionaries(rest, optional=dict.fromkeys(numbers, one)))
+    @settings(max_examples=200)
+    def check(changes):
+        try:
+            hp = Hyperparameters(task="dirac", optimizer=optimizer, **changes)
+        except ValueError as error:
+            refused = next(name for name in numbers if name in str(error))
+            assert not 1e-3 <= changes[refused] <= 1e10
+            return
+        played.append(hp)
+        dirac.play(hp.game, *dirac.starting_points(0, games=3), updates=2)
+
+    check()
+    assert len(played) > 20
 
 
 def test_anothers_folder_is_refused_and_left_as_it_was(capsys, tmp_path):

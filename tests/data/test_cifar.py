@@ -1,10 +1,12 @@
 """CIFAR-10's file and folders of images: what is read, what is refused."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 import data
 
@@ -77,21 +79,130 @@ def test_published_images_have_the_published_mean(real_cifar):
     torch.testing.assert_close(mean, torch.tensor([0.49140, 0.48216, 0.44653]), atol=1e-5, rtol=0)
 
 
-def test_folder_of_images_is_read_resized_and_cached(tmp_path):
-    folder, cache = tmp_path / "pictures", tmp_path / "cache"
-    (folder / "class").mkdir(parents=True)
+def test_labels_of_another_byte_order_are_read(tmp_path):
+    published = arrays()
+    np.savez(tmp_path / "cifar10.npz", **published | {"y_train": published["y_train"].astype(">i4")})
+    assert np.array_equal(data.cifar10(tmp_path).train_labels.numpy(), published["y_train"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one image, the last by its name."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("L", (32, 32), 77).save(folder / "z.png")
+    return folder
+
+
+def first_of(folder) -> np.ndarray:
+    """Its first image, ``(32, 32, 3)``."""
+    return data.image_folder(folder)[0].permute(1, 2, 0).numpy()
+
+
+def test_folder_of_images_is_read_and_resized(tmp_path, folder):
+    (folder / "class").mkdir()
     Image.new("RGB", (64, 48), (10, 200, 30)).save(folder / "a.png")
-    Image.new("L", (32, 32), 77).save(folder / "class" / "b.png")
-    name, train, test = data.load_images(str(folder), cache)
-    assert name == str(folder) and train.shape == (2, 3, 32, 32) and len(test) == 0
-    assert train[0, :, 5, 5].tolist() == [10, 200, 30] and train[1].unique().tolist() == [77]
-    (made,) = cache.iterdir()
-    stamp = made.stat().st_mtime_ns
-    assert torch.equal(data.image_folder(folder, cache), train) and made.stat().st_mtime_ns == stamp
-    Image.new("L", (32, 32), 78).save(folder / "class" / "c.png")
-    assert len(data.image_folder(folder, cache)) == 3  # the cache of other files is not used
-    (folder / "d.png").write_text("no image")
-    with pytest.raises(data.DataUnavailableError, match=r"d\.png"):
-        data.image_folder(folder, cache)
-    with pytest.raises(data.DataUnavailableError, match="no images"):
-        data.image_folder(cache, cache)
+    Image.new("L", (32, 32), 78).save(folder / "class" / "b.JPG")
+    name, train, test = data.load_images(str(folder), tmp_path)
+    assert name == str(folder) and train.shape == (3, 3, 32, 32) and len(test) == 0
+    assert train[0, :, 5, 5].tolist() == [10, 200, 30] and train[1].unique().tolist() == [78]
+    assert list(tmp_path.iterdir()) == [folder]  # and nothing is written
+    assert data.image_folder(os.path.relpath(folder)).equal(train)
+
+
+@pytest.mark.parametrize("content", [b"no image", b"", None], ids=["text", "empty", "dead link"])
+def test_file_that_is_no_image_is_named(tmp_path, folder, content):
+    if content is None:
+        (folder / "d.png").symlink_to(tmp_path / "gone.png")
+    else:
+        (folder / "d.png").write_bytes(content)
+    with pytest.raises(data.DataUnavailableError, match=r"d\.png cannot be read as an image"):
+        data.image_folder(folder)
+
+
+def test_folders_with_fewer_than_two_images_are_refused(tmp_path, folder):
+    with pytest.raises(data.DataUnavailableError, match="holds 1 images"):
+        data.load_images(str(folder), tmp_path)
+    (folder / "z.png").unlink()
+    with pytest.raises(data.DataUnavailableError, match="holds 0 images"):
+        data.load_images(str(folder), tmp_path)
+
+
+def test_hidden_files_and_folders_and_folders_named_like_images_are_skipped(folder):
+    Image.new("L", (32, 32), 1).save(folder / "a.png")
+    (folder / "._a.png").write_bytes(b"what macOS puts beside a file")
+    for name in (".ipynb_checkpoints", "__MACOSX", "x.png"):
+        (folder / name).mkdir()
+    (folder / "__MACOSX" / "._a.png").write_bytes(b"the same in an archive")
+    Image.new("L", (32, 32), 2).save(folder / ".ipynb_checkpoints" / "a-checkpoint.png")
+    Image.new("L", (32, 32), 3).save(folder / "x.png" / "b.png")
+    assert data.image_folder(folder)[:, 0, 0, 0].tolist() == [1, 3, 77]
+    hidden = folder.rename(folder.parent / ".pictures")  # one that was named may be hidden itself
+    assert len(data.image_folder(hidden)) == 3
+
+
+def test_images_are_read_again_where_only_their_content_changed(folder):
+    for shade in (1, 2):
+        Image.new("L", (32, 32), shade).save(folder / "a.bmp")  # of one size in bytes
+        os.utime(folder / "a.bmp", (0, 0))
+        assert first_of(folder).max() == shade
+
+
+def test_16_bits_keep_their_brightness(folder):
+    noise = np.random.default_rng(0).integers(0, 2**16, (32, 32)).astype(np.uint16)
+    Image.fromarray(noise).save(folder / "a.png")
+    assert np.abs(first_of(folder) - noise[..., None] / 257).max() < 1
+    noise[:16], noise[16:] = 0, 2**16 - 1
+    Image.fromarray(noise).save(folder / "a.png")
+    assert first_of(folder)[[0, -1], 0, 0].tolist() == [0, 255]
+
+
+TURNED = [  # by EXIF's orientations 1 to 8: how the stored picture is to be shown
+    lambda x: x,
+    lambda x: x[:, ::-1],
+    lambda x: x[::-1, ::-1],
+    lambda x: x[::-1],
+    lambda x: x.swapaxes(0, 1),
+    lambda x: np.rot90(x, -1),
+    lambda x: np.rot90(x, 2).swapaxes(0, 1),
+    lambda x: np.rot90(x),
+]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_exif_says(folder, orientation, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(folder / f"a.{suffix}", exif=exif, lossless=True)
+    assert np.array_equal(first_of(folder), TURNED[orientation - 1](pixels))
+
+
+def test_transparent_images_are_put_over_white(folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    colour, alpha = pixels[..., :3], pixels[..., 3:] / 255
+    assert np.abs(first_of(folder) - (alpha * colour + (1 - alpha) * 255)).max() <= 1
+    (folder / "a.png").unlink()
+    half = Image.new("P", (32, 32), 0)  # red, which is transparent, and blue
+    half.putpalette([255, 0, 0, 0, 0, 255])
+    half.paste(1, (16, 0, 32, 32))
+    for suffix in ("gif", "png"):
+        half.save(folder / f"a.{suffix}", transparency=0)
+        assert first_of(folder)[5, [5, 25]].tolist() == [[255] * 3, [0, 0, 255]]
+        (folder / f"a.{suffix}").unlink()
+
+
+def test_a_program_in_postscript_is_not_run(folder, monkeypatch):
+    """Pillow goes by a file's content, and hands PostScript to Ghostscript."""
+    runs = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: runs.append(1) or Image.new("RGB", (32, 32)).im)
+    lines = ["%!PS-Adobe-3.0 EPSF-3.0", "%%BoundingBox: 0 0 32 32", "%%EndComments", "showpage", "%%EOF", ""]
+    (folder / "a.png").write_text("\n".join(lines))
+    with Image.open(folder / "a.png") as image:
+        image.load()
+    assert runs == [1]  # the file is one that Pillow takes
+    with pytest.raises(data.DataUnavailableError, match=r"a\.png cannot be read as an image"):
+        data.image_folder(folder)
+    assert runs == [1]

@@ -1,11 +1,18 @@
 """The loaders: what they accept, what they refuse, what they leave behind."""
 
 import io
+import pickle
 import socket
+import tempfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as extra
 from scipy.io import savemat
 
 import data
@@ -97,6 +104,56 @@ def test_a_split_of_one_image_is_refused(tmp_path):
     np.savez(tmp_path / "own.npz", **{**splits, "valid": splits["valid"][:1]})
     with pytest.raises(data.DataUnavailableError, match="valid has fewer than two images"):
         mnist.binary_file(tmp_path / "own.npz")
+
+
+def arrays_of_any_type() -> st.SearchStrategy[np.ndarray]:
+    """Bits in types and shapes of every kind; nothing but noughts in types that take no numbers."""
+    texts = extra.byte_string_dtypes() | extra.unicode_string_dtypes()
+    types = st.one_of(extra.scalar_dtypes(), texts, st.just(np.dtype([("bit", "u1")])), st.just(np.dtype("V1")))
+    shapes = extra.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
+
+    def fill(dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.zeros(shape, dtype)
+        if dtype.kind in "biufc":
+            array.reshape(-1)[::2] = 1
+        return array
+
+    return st.builds(fill, types, shapes)
+
+
+@given(arrays_of_any_type())
+@settings(max_examples=300)
+def test_ones_own_arrays_of_any_type_and_shape_are_read_or_refused(array):
+    real = array.dtype == bool or np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    images = array.ndim >= 2 and array.shape[0] >= 2 and array[0].size > 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "own.npz"
+        np.savez(path, **dict.fromkeys(data.Splits._fields, array))
+        if not (real and images and not np.issubdtype(array.dtype, np.timedelta64)):
+            with pytest.raises(data.DataUnavailableError, match=r"own\.npz: train (holds|has) .*\S"):
+                mnist.binary_file(path)
+            return
+        for split in mnist.binary_file(path):
+            assert split.dtype == torch.uint8
+            assert split.tolist() == [[int(value) for value in image.flat] for image in array]
+
+
+@pytest.mark.parametrize("member", [b"", b"no array", pickle.dumps([0, 1])], ids=["empty", "text", "pickle"])
+def test_members_that_are_no_arrays_are_refused(tmp_path, member):
+    for name in ("own.npz", "cifar10.npz", "binarized_mnist.npz"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for array in (*data.Splits._fields, "x_train", "y_train", "x_test", "y_test"):
+                archive.writestr(f"{array}.npy", member)
+    np.savez(tmp_path / "objects.npz", **dict.fromkeys(data.Splits._fields, np.array([[0, 1], [1, None]])))
+    readers = {
+        "own.npz": lambda: mnist.binary_file(tmp_path / "own.npz"),
+        "objects.npz": lambda: mnist.binary_file(tmp_path / "objects.npz"),
+        "cifar10.npz": lambda: data.cifar10(tmp_path),
+        "binarized_mnist.npz": lambda: data.binarized_mnist(tmp_path),
+    }
+    for name, read in readers.items():
+        with pytest.raises(data.DataUnavailableError, match=name):
+            read()
 
 
 def test_the_order_of_the_rows_does_not_matter(published, images):

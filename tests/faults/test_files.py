@@ -211,20 +211,12 @@ def test_points_that_are_none(points, tmp_path, monkeypatch):
         densities.TARGETS["arcs"].data_set()
 
 
-def test_folders_of_images_with_a_dead_link_a_bomb_and_a_damaged_cache(tmp_path, monkeypatch):
+def test_folders_of_images_with_a_bomb(tmp_path, monkeypatch):
     from PIL import Image
 
-    folder, cache = tmp_path / "images", tmp_path / "cache"
-    folder.mkdir()
-    Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / "a.png")
-    first = data.image_folder(folder, cache)
-    (made,) = cache.iterdir()
-    made.write_bytes(made.read_bytes()[:100])
-    assert torch.equal(data.image_folder(folder, cache), first)
-    (folder / "b.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(data.DataUnavailableError, match=r"b\.png"):
-        data.image_folder(folder, cache)
-    (folder / "b.png").unlink()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / name)
+    assert len(data.image_folder(tmp_path)) == 2
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(data.DataUnavailableError, match=r"a\.png"):
-        data.image_folder(folder, tmp_path / "other")
+        data.image_folder(tmp_path)

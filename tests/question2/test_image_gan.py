@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import data
 import run_exp
@@ -220,3 +221,26 @@ def test_a_graphed_step_makes_the_updates_of_the_same_step_without_a_graph(name)
     for part in ("generator", "critic", "averaged"):
         for a, b in zip(getattr(players, part).parameters(), getattr(others, part).parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("reference", ["train", "test"])
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_folders_of_few_images_are_scored_or_refused(tmp_path, capsys, count, reference):
+    """An FID needs two real images; one in ten is a test image."""
+    images = torch.randint(0, 256, (count, 32, 32, 3), generator=torch.Generator().manual_seed(0)).byte().numpy()
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i:02}.png")
+    command = [*FLAGS, f"--dataset={tmp_path / 'pictures'}", "--scores=classifier", f"--fid_reference={reference}"]
+    command += ["--config=cifar10-jsd-1", "--max_iters=1", "--eval_samples=10", "--final_samples=10"]
+    command += [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'runs'}"]
+    if count == 1:
+        with pytest.raises(SystemExit) as stop:
+            run_exp.cli(command)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+        assert not (tmp_path / "runs").exists()
+    else:
+        run_exp.cli(command)
+        result = json.loads((tmp_path / "runs" / "cifar10-jsd-1-31415" / "result.json").read_text())
+        assert result["final"]["FID-C"] > 0
