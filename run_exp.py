@@ -5,18 +5,23 @@
     python run_exp.py --config 'cifar10-*'
 
 A name or pattern chooses configurations; any hyper-parameter can be overridden (``--max_iters 2000``). Each run has a
-folder, ``OUT/NAME-SEED``, and started again goes on where it stopped. In a notebook, :func:`main` does one run.
+folder, ``OUT/NAME-SEED``, and resumes when started again. In a notebook, :func:`main` does one run.
 """
 
-import argparse
+from lab import interruption
+
+# isort: split
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab import command_line, jobs
-from question2 import runs, summary
+from tqdm.auto import tqdm
+
+from lab import jobs
+from lab.device import usable_cores
+from lab.options import InputError, parse_all
 from question2.configurations import (
     CONFIGURATIONS,
     DiracParameters,
@@ -25,8 +30,9 @@ from question2.configurations import (
     Management,
     PaceParameters,
     PlayParameters,
+    Run,
     ScoreParameters,
-    matching,
+    plan,
     table,
 )
 
@@ -37,6 +43,7 @@ EXAMPLES = """examples:
   run_exp.py --config cifar10-jsd-3 --dataset digits --generator_dimh 8 --critic_dimh 8 --max_iters 500
   run_exp.py --config 'cifar10-*' --seed 1 2 3 --executor slurm --job_gpus 1 --summary"""
 PARAMETERS = {"play": PlayParameters, "dirac": DiracParameters, "images": ImageParameters}
+GROUPS = {"pace": PaceParameters, **PARAMETERS, "scores": ScoreParameters, "resources": jobs.Resources}
 
 
 @dataclass
@@ -59,14 +66,14 @@ def main(management: Management, hyperparameters: Hyperparameters) -> dict[str, 
         hyperparameters: What to run.
 
     Returns:
-        The result, or None where ``max_minutes`` were up before the end; the same call goes on.
+        The result, or None where ``max_minutes`` were up before the end; the same call resumes.
 
     Raises:
-        ValueError: The folder holds another configuration's run, or there is no such device.
+        InputError: The folder holds another configuration's run, or there is no such device.
         data.DataUnavailableError: The data set cannot be had.
     """
-    run = runs.Run(name_of(hyperparameters), hyperparameters, management)
-    result = runs.run_all([run]).results[run.label]
+    run = Run(name_of(hyperparameters), hyperparameters, management)
+    result = run_all([run])[run.label]
     picture = run.folder / "trajectory.png"
     if management.viz and picture.exists() and "ipykernel" in sys.modules:
         from IPython.display import Image, display
@@ -81,53 +88,70 @@ def name_of(hyperparameters: Hyperparameters) -> str:
     return same[0] if same else hyperparameters.task.lower()
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[Request, list[runs.Run], jobs.Resources, Management]:
-    """What a command line asks for.
+def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any] | None]:
+    """Do runs: dirac games over the cores, image runs one after the other. Results by label, None where time was up."""
+    results: dict[str, dict[str, Any] | None] = {}
+    if games := [run for run in runs if run.hp.task == "dirac"]:
+        from question2.games import run_games
+
+        results.update(run_games(games, progress))
+    if of_images := [run for run in runs if run.hp.task == "CIFAR10"]:
+        from question2 import images
+
+        results.update(images.run_all(of_images, progress)[2])
+    return results
+
+
+def run_alone(run: Run) -> None:
+    """One run, to its end: what a job does.
 
     Raises:
-        ValueError: No configuration has such a name, or a value is out of its range.
+        TimeoutError: Its time was up before.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    # The help shows the values of the configuration that is named beside it.
-    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    named.add_argument("--config", default="cifar10-jsd-1")
-    first = CONFIGURATIONS[matching(named.parse_known_args(argv)[0].config)[0]]
-    groups: dict[str, Any] = {"request": Request, "pace": PaceParameters}
-    for name, group in PARAMETERS.items():
-        groups[name] = group(**{field.name: getattr(first, field.name) for field in fields(group)})
-    groups |= {"scores": ScoreParameters, "resources": jobs.Resources}
-    asked = command_line.parse_all(DESCRIPTION, argv, groups, typed=tuple(PARAMETERS), examples=EXAMPLES)
-    management = Management(**vars(asked.pace), **vars(asked.scores))
-    overrides = {key: value for name in PARAMETERS for key, value in getattr(asked, name).items()}
-    if asked.request.list or (asked.request.summary and not asked.request.config):
-        return asked.request, [], asked.resources, management
-    if not asked.request.config:
-        raise ValueError("--config takes a configuration's name or a pattern; --list shows them")
-    planned = runs.plan(asked.request.config, asked.request.seed, management, **overrides)
-    return asked.request, planned, asked.resources, management
+    if None in run_all([run], progress=False).values():
+        raise TimeoutError("time was up (--max_minutes); run the same command to resume")
+
+
+def run_as_jobs(runs: Sequence[Run], resources: jobs.Resources) -> dict[str, str]:
+    """Do each run in a process or a job of its own. The runs that failed, and why."""
+    calls = {run.label: (run,) for run in runs}
+    if resources.executor == "slurm":
+        return jobs.run_on_slurm(run_alone, calls, Path(runs[0].management.exp_path) / "jobs", resources)
+    workers = min(len(runs), resources.parallel or usable_cores())
+    with tqdm(total=len(runs), desc="local", unit=" runs") as bar:
+        jobs.run_in_processes(run_alone, calls, workers, usable_cores() // workers, lambda name: bar.update())
+    return {}
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    failed: dict[str, str] = {}
-    with command_line.one_line_errors():
-        request, planned, resources, management = parse(argv)
-        out = Path(management.exp_path)
+    asked = parse_all(DESCRIPTION, argv, {"request": Request, **GROUPS}, typed=tuple(PARAMETERS), examples=EXAMPLES)
+    request, failed = asked.request, {}
+    with interruption.one_line_errors():
+        management = Management(**vars(asked.pace), **vars(asked.scores))
         if request.list:
             print(table(request.config or "*"))
             return
-        if planned and resources.executor == "none":
-            print(summary.report(runs.run_all(planned)))
-        elif planned:
-            failed = runs.run_as_jobs(planned, resources)
+        if not request.config and not request.summary:
+            raise InputError("--config takes a configuration's name or a pattern; --list shows them")
+        overrides = {key: value for name in PARAMETERS for key, value in getattr(asked, name).items()}
+        runs = plan(request.config, request.seed, management, **overrides) if request.config else []
+        from question2 import summary
+
+        if runs and asked.resources.executor == "none":
+            print(summary.report(runs, run_all(runs)))
+        elif runs:
+            failed = run_as_jobs(runs, asked.resources)
         if request.animate:
-            print("\n".join(f"film: {path}" for path in runs.animate(planned)))
+            from question2.games import animate
+
+            print("\n".join(f"film: {path}" for path in animate([run for run in runs if run.hp.task == "dirac"])))
         if request.summary:
-            print(summary.write(out))
+            print(summary.write(management.exp_path))
         for name, why in failed.items():
             print(f"{name} failed: {why}", file=sys.stderr)
-        if planned:
-            print(f"everything is in {out}")
+        if runs:
+            print(f"everything is in {management.exp_path}")
         if failed:
             raise SystemExit(1)
 

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 import train
 from data.densities import TARGETS
-from lab import checkpoint, command_line
+from lab import interruption
+from lab.files import write_json
+from lab.options import InputError, parse
 from question3 import stacked_flows
 
 BATCH = 128
@@ -39,9 +41,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.out.endswith(".json"):
-            raise ValueError(f"out must be a .json file, got {self.out}")
+            raise InputError(f"out must be a .json file, got {self.out}")
         if min(self.num_iter, self.rounds, self.iterations) < 1:
-            raise ValueError("num_iter, rounds and iterations must be at least 1")
+            raise InputError("num_iter, rounds and iterations must be at least 1")
 
 
 class TextbookLayer(nn.Module):
@@ -176,13 +178,13 @@ def measure(num_iter: int, rounds: int, iterations: int, depths: Sequence[int] =
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(
+    options = parse(
         Options,
         "Time the training of planar flows against the textbook loop.",
         argv,
         program="python -m benchmarks.flow",
     )
-    with command_line.one_line_errors():
+    with interruption.one_line_errors():
         result = measure(options.num_iter, options.rounds, options.iterations)
         print(f"{'ms an update':14} {'textbook':>9} {'ours':>9} {'faster':>8} {'in pairs':>9}")
         for k, row in result["updates"].items():
@@ -195,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"twelve runs: {total['ours_seconds']:.0f} s, textbook {total['textbook_seconds']:.0f} s, ", end="")
         print(f"{total['times_faster']:.1f} times as fast, compilation included")
         print(f"the deepest flows' first updates: {result['first_update_seconds']:.0f} s, from an empty cache")
-        checkpoint.write_json(options.out, result)
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

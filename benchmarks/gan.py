@@ -25,10 +25,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lab import checkpoint, command_line
-from lab.device import choose_device, native_bfloat16
-from question2 import image_gan, score
+from lab import interruption
+from lab.device import GRAPH_WARMUP, Graphed, choose_device, native_bfloat16
+from lab.device import precision as device_precision
+from lab.files import write_json
+from lab.options import InputError, parse
+from question2 import score
 from question2.configurations import CONFIGURATIONS, Hyperparameters, Management
+from question2.images import Players, make_advance
 
 KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1": "cifar10-jsd-3"}
 
@@ -46,9 +50,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.out.endswith(".json"):
-            raise ValueError(f"out must be a .json file, got {self.out}")
+            raise InputError(f"out must be a .json file, got {self.out}")
         if self.rounds < 1 or min(self.width, self.updates, self.eval_samples) < 0:
-            raise ValueError("rounds must be at least 1; width, updates and eval_samples at least 0")
+            raise InputError("rounds must be at least 1; width, updates and eval_samples at least 0")
 
 
 class Count(TorchDispatchMode):
@@ -93,8 +97,8 @@ def needs(hp: Hyperparameters, images: int = 50_000) -> dict[str, float]:
     device = torch.device("meta")
     with Count() as count:
         real = torch.zeros((images, 3, 32, 32), dtype=torch.uint8, device=device)
-        players = image_gan.Players(hp, device, fast=False)
-        advance = image_gan.make_advance(hp, players, real, torch.zeros((), device=device))
+        players = Players(hp, device, fast=False)
+        advance = make_advance(hp, players, real, torch.zeros((), device=device))
         advance()  # the first one makes the optimisers' state
         first = count.operations
         advance()
@@ -134,13 +138,13 @@ def measure(options: Options) -> dict[str, Any]:
     """Milliseconds of an update of both paths, per kind, and what an evaluation takes.
 
     Raises:
-        ValueError: There is no such device.
+        InputError: There is no such device.
     """
     device = choose_device(options.device)
     gpu = device.type == "cuda"
     updates = options.updates or (100 if gpu else 4)
     images = torch.randint(0, 256, (50_000 if gpu else 1000, 3, 32, 32), dtype=torch.uint8).to(device)
-    precision = image_gan.precision(True, device)
+    precision = device_precision(True, device)
     rate = matrix_rate(device, getattr(torch, precision))
     kinds: dict[str, dict[str, Any]] = {}
     for kind, name in KINDS.items():
@@ -153,12 +157,12 @@ def measure(options: Options) -> dict[str, Any]:
             before = torch.cuda.memory_allocated(device) if gpu else 0
             if gpu:
                 torch.cuda.reset_peak_memory_stats(device)
-            players = image_gan.Players(hp, device, path == "fast")
+            players = Players(hp, device, path == "fast")
             real = images.contiguous(memory_format=torch.channels_last) if path == "fast" else images
             bfloat16 = path == "fast" and precision == "bfloat16"
-            advance = image_gan.make_advance(hp, players, real, torch.zeros((), device=device), bfloat16)
-            runs[path] = image_gan.Graphed(advance) if gpu and path == "fast" else advance
-            for _ in range(image_gan.GRAPH_WARMUP + 2 if gpu else 1):
+            advance = make_advance(hp, players, real, torch.zeros((), device=device), bfloat16)
+            runs[path] = Graphed(advance) if gpu and path == "fast" else advance
+            for _ in range(GRAPH_WARMUP + 2 if gpu else 1):
                 runs[path]()
             wait(device)
             memory[path] = (torch.cuda.max_memory_allocated(device) - before) / 1e9 if gpu else None
@@ -201,10 +205,10 @@ def measure(options: Options) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(
+    options = parse(
         Options, "Time the training of GANs of images, plain and fast.", argv, program="python -m benchmarks.gan"
     )
-    with command_line.one_line_errors():
+    with interruption.one_line_errors():
         result = measure(options)
         why = f"bfloat16 is {'' if result['native_bfloat16'] else 'not '}native here"
         print(f"{result['device']}, width {result['width']}, batch {result['batch_size']}; ", end="")
@@ -225,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"scoring {evaluation['samples']} samples takes {evaluation['seconds']:.1f} s,"
             f" {evaluation['share_of_run']:.0%} of a run that does it every {Management().eval_every} updates"
         )
-        checkpoint.write_json(options.out, result)
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import data
 import vae
-from lab import checkpoint, command_line
+from lab import interruption
 from lab.device import compile_where_possible
+from lab.files import write_json
+from lab.options import InputError, parse
 from question1 import autoencoder
 
 BATCH, LATENT, SAMPLES = 64, 100, 200
@@ -46,9 +48,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.out.endswith(".json"):
-            raise ValueError(f"out must be a .json file, got {self.out}")
+            raise InputError(f"out must be a .json file, got {self.out}")
         if self.rounds < 1 or not 0 < self.share <= 1:
-            raise ValueError("rounds must be at least 1 and share in (0, 1]")
+            raise InputError("rounds must be at least 1 and share in (0, 1]")
 
 
 class Textbook(nn.Module):
@@ -217,10 +219,10 @@ def measure(dataset: str, root: str, rounds: int, share: float, seed: int = 0) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(
+    options = parse(
         Options, "Time the VAE against the textbook loop and the floor.", argv, program="python -m benchmarks.vae"
     )
-    with command_line.one_line_errors():
+    with interruption.one_line_errors():
         result = measure(options.dataset, options.data, options.rounds, options.share, options.seed)
         print(f"{'seconds, medians':20} {'textbook':>9} {'ours':>9} {'floor':>9} {'faster':>9} {'of floor':>9}")
         for task in ("epoch", "estimate"):
@@ -232,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for k, times in result["planar"]["times_the_normal"].items():
             print(f"{f'epoch, planar, k = {k}':30} {result['planar']['median'][k]:9.2f} {times:18.2f} times the normal")
         print(f"memory of the estimate: {result['estimate']['peak_gigabytes']:.2f} GB at most")
-        checkpoint.write_json(options.out, result)
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The data sets: loaders that hand out whole tensors, and the small arrays that ship with the project."""
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
 from data.files import DataUnavailableError
 from data.mnist import Splits, binarized_mnist, binary_file
 from data.stand_in import digit_images, digits
-from lab.command_line import notice
+from lab.options import InputError
 
 __all__ = [
     "CLASSES",
@@ -47,20 +48,20 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
 
     Raises:
         DataUnavailableError: The data set was asked for by name and cannot be had.
-        ValueError: There is no data set of that name.
+        InputError: There is no data set of that name.
     """
     if name == "digits":
         return "digits", digits(seed)
     if name.endswith(".npz"):
         return name, binary_file(name)
     if name not in ("auto", "binarized_mnist"):
-        raise ValueError(f"unknown data set {name!r}: choose auto, binarized_mnist, digits or a file NAME.npz")
+        raise InputError(f"unknown data set {name!r}: choose auto, binarized_mnist, digits or a file NAME.npz")
     try:
         return "binarized_mnist", binarized_mnist(root)
     except DataUnavailableError as error:
         if name != "auto":
             raise
-        notice(f"{error} Going on with the stand-in, scikit-learn's digits.")
+        print(f"{error} Going on with the stand-in, scikit-learn's digits.", file=sys.stderr)
         return "digits", digits(seed)
 
 
@@ -78,7 +79,7 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
 
     Raises:
         DataUnavailableError: The data set was asked for by name and cannot be had.
-        ValueError: There is no data set of that name.
+        InputError: There is no data set of that name.
     """
     if name in ("auto", "cifar10"):
         try:
@@ -87,10 +88,10 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
         except DataUnavailableError as error:
             if name == "cifar10":
                 raise
-            notice(f"{error} Going on with the stand-in, scikit-learn's digits.")
+            print(f"{error} Going on with the stand-in, scikit-learn's digits.", file=sys.stderr)
             name = "digits"
     if name != "digits" and not Path(name).is_dir():
-        raise ValueError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")
+        raise InputError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")
     images = digit_images() if name == "digits" else image_folder(name)
     test = torch.arange(len(images)) % 10 == 9
     return name, images[~test], images[test]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.files import DataUnavailableError, read_arrays
-from lab.checkpoint import atomic_write
+from lab.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.files import DataUnavailableError, read_array
-from lab.checkpoint import atomic_write
+from lab.files import atomic_write
 
 HERE = Path(__file__).parent
 

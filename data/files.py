@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.options import InputError
 
-class DataUnavailableError(ValueError):
+
+class DataUnavailableError(InputError):
     """A data set is not on this machine and cannot be fetched, or the file that should hold it is broken."""
 
 

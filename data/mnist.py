@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from data.files import DataUnavailableError, read_arrays
-from lab.checkpoint import atomic_write
+from lab.files import atomic_write
 
 SOURCES = {
     "publisher": "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{split}.amat",

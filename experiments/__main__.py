@@ -22,19 +22,18 @@ from experiments import (
     flow_posterior,
     flow_tuned,
     gan,
-    gan_fast,
     gan_small,
-    gan_update,
     inference_gap,
     posterior_controls,
-    speed,
     vae,
     vae_ablation,
     vae_tuned,
 )
 from experiments.options import Options
-from lab import checkpoint, command_line
+from lab import interruption
 from lab.device import choose_device
+from lab.files import read_json, write_json
+from lab.options import InputError, parse
 
 EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "vae": vae.run,
@@ -43,8 +42,6 @@ EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "dirac": dirac.run,
     "dirac_long": dirac_long.run,
     "gan": gan.run,
-    "gan_fast": gan_fast.run,
-    "gan_update": gan_update.run,
     "gan_small": gan_small.run,
     "flow": flow.run,
     "flow_tuned": flow_tuned.run,
@@ -52,11 +49,8 @@ EXPERIMENTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "flow_posterior": flow_posterior.run,
     "posterior_controls": posterior_controls.run,
     "inference_gap": inference_gap.run,
-    "vae_speed": speed.vae,
-    "gan_speed": speed.gan,
-    "flow_speed": speed.flow,
 }
-FOR_CUDA = ("gan", "gan_fast", "gan_update")  # without it they take hours, and run only when they are asked for
+FOR_CUDA = ("gan",)  # without it they take hours, and run only when they are asked for
 # What each profile runs, with the minutes that it takes on two cores: for the announcement, and for the time left.
 PROFILES: dict[str, dict[str, float]] = {
     "quick": {
@@ -69,9 +63,6 @@ PROFILES: dict[str, dict[str, float]] = {
         "flow_tuned": 0.1,
         "flow_directions": 0.1,
         "flow_posterior": 0.5,
-        "vae_speed": 0.2,
-        "gan_speed": 0.2,
-        "flow_speed": 0.1,
     },
     "assignment": {"vae": 1.2, "dirac": 1.6, "gan_small": 1.5, "flow": 2.0, "flow_posterior": 3.0},
     "full": {
@@ -81,8 +72,6 @@ PROFILES: dict[str, dict[str, float]] = {
         "dirac": 1.6,
         "dirac_long": 10,
         "gan": 600,
-        "gan_fast": 20,
-        "gan_update": 40,
         "gan_small": 1.5,
         "flow": 5,
         "flow_tuned": 3,
@@ -90,9 +79,6 @@ PROFILES: dict[str, dict[str, float]] = {
         "flow_posterior": 25,
         "posterior_controls": 75,
         "inference_gap": 20,
-        "vae_speed": 2,
-        "gan_speed": 2,
-        "flow_speed": 2,
     },
 }
 
@@ -117,14 +103,14 @@ def asked(name: str, options: Options) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(Options, "Run every experiment of the report.", argv, program="python -m experiments")
-    with command_line.one_line_errors():
+    options = parse(Options, "Run every experiment of the report.", argv, program="python -m experiments")
+    with interruption.one_line_errors():
         if unknown := set(options.only) - set(EXPERIMENTS):
-            raise ValueError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
+            raise InputError(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(EXPERIMENTS)}")
         options.dataset, _ = data.load(options.dataset, options.data)
         names, left = options.only or planned(options), {}
         for name in names:
-            if (checkpoint.read_json(result_path(name, options)) or {}).get("asked") == asked(name, options):
+            if (read_json(result_path(name, options)) or {}).get("asked") == asked(name, options):
                 print(f"{name}: done before, {result_path(name, options)} has it")
             else:
                 left[name] = PROFILES[options.profile].get(name) or PROFILES["full"][name]
@@ -166,7 +152,7 @@ def run_one(name: str, options: Options) -> None:
         "environment": environment(),
         "minutes": minutes,
     }
-    checkpoint.write_json(path, {**frame, **result})
+    write_json(path, {**frame, **result})
     print(f"{name}: {minutes:.1f} minutes, written to {path}", flush=True)
 
 

@@ -18,9 +18,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from data import LabelledImages, cifar10, default_root
-from lab import checkpoint, command_line
-from lab.command_line import bookkeeping
+from lab import checkpoint, interruption
+from lab.claim import claim
 from lab.device import choose_device, native_bfloat16
+from lab.files import fingerprint, write_json
+from lab.options import check, determining, option, parse
 from lab.record import Record
 from question2 import classifier
 from question2.classifier import Classifier
@@ -32,22 +34,18 @@ PADDING = 4  # pixels by which training shifts an image at most
 class Hyperparameters:
     """The classifier and its training."""
 
-    data: str = bookkeeping(default_factory=default_root)  # folder where data sets lie or are put
-    width: int = 24  # channels of the first layer; they double three times
-    epochs: int = 14  # passes over the training images
-    batch_size: int = 256  # images per update
-    learning_rate: float = 0.3  # peak of the one-cycle schedule of SGD with momentum
-    weight_decay: float = 5e-4  # of all weights
-    seed: int = 1  # of the initial weights, the order of the images and their shifts
-    device: str = bookkeeping("auto")  # auto, cpu, cuda, ...
-    out: str = bookkeeping("runs/classifier")  # folder of the run
+    data: str = option(default_factory=default_root, bookkeeping=True)  # folder where data sets lie or are put
+    width: int = option(24, at_least=1)  # channels of the first layer; they double three times
+    epochs: int = option(14, at_least=1)  # passes over the training images
+    batch_size: int = option(256, at_least=1)  # images per update
+    learning_rate: float = option(0.3, above=0)  # peak of the one-cycle schedule of SGD with momentum
+    weight_decay: float = option(5e-4, at_least=0)  # of all weights
+    seed: int = option(1, at_least=0)  # of the initial weights, the order of the images and their shifts
+    device: str = option("auto", bookkeeping=True)  # auto, cpu, cuda, ...
+    out: str = option("runs/classifier", bookkeeping=True)  # folder of the run
 
     def __post_init__(self) -> None:
-        command_line.check_seeds(self.seed)
-        if min(self.width, self.epochs, self.batch_size) < 1:
-            raise ValueError("width, epochs and batch_size must be at least 1")
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
-            raise ValueError("learning_rate must be positive, weight_decay at least 0")
+        check(self)
 
 
 def shifted(images: Tensor, index: Tensor) -> Tensor:
@@ -105,20 +103,20 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
         cycle_momentum=False,
         final_div_factor=1e3,
     )
-    state = checkpoint.Checkpoint(
-        Path(options.out) / "checkpoint.pt", network=network, optimizer=optimizer, scheduler=scheduler
-    )
-    history: list[dict] = state.restore().get("history", [])
+    origin = {**determining(options), "images": fingerprint(images.train)}
+    parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    state = checkpoint.Checkpoint(Path(options.out) / "checkpoint.pt", origin, **parts)
+    lines: list[dict] = state.restore().get("lines", [])
     bfloat16 = native_bfloat16(device)
-    total_updates, done = per_epoch * options.epochs, per_epoch * len(history)
+    total_updates, done = per_epoch * options.epochs, per_epoch * len(lines)
     with (
-        command_line.Interruption() as interruption,
-        Record(Path(options.out), len(history), unit="epoch") as record,
+        interruption.Interruption() as stop,
+        Record(Path(options.out), lines) as record,
         tqdm(total=total_updates, initial=done, desc="classifier", unit=" updates", disable=not progress) as bar,
     ):
-        for epoch in range(len(history), options.epochs):
+        for epoch in range(len(lines), options.epochs):
             started = time.perf_counter()
-            # One seed an epoch: a run that goes on sees what it would have seen.
+            # One seed an epoch: a run that resumes sees what it would have seen.
             torch.manual_seed(options.seed * 1000 + epoch)
             order = torch.randperm(len(labels), device=device)
             network.train()
@@ -132,30 +130,29 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
                 optimizer.step()
                 scheduler.step()
                 total += objective.detach()
-                if interruption.requested:  # an epoch takes minutes: its beginning is done again
-                    interruption.stop(f"{options.out}: stopped in epoch {epoch + 1}")
+                if stop.requested:  # an epoch takes minutes: its beginning is done again
+                    stop.stop(f"{options.out}: stopped in epoch {epoch + 1}")
                 bar.update()
             loss = total.item() / per_epoch
             if not math.isfinite(loss):
                 where = f"{options.out}, epoch {epoch + 1}"
                 raise FloatingPointError(f"{where}: the loss is {loss}; {state.last_good()}")
-            history.append({"loss": loss, "seconds": time.perf_counter() - started})
-            bar.set_postfix(loss=f"{history[-1]['loss']:.3f}")
-            record.add(epoch + 1, **history[-1])
-            state.save(history=history)
-    return network, history
+            bar.set_postfix(loss=f"{loss:.3f}")
+            record.add(epoch + 1, loss=loss, seconds=time.perf_counter() - started)
+            state.save(lines=record.lines)
+    return network, [{"loss": line["loss"], "seconds": line["seconds"]} for line in record.lines]
 
 
 def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     """Train, test, and write ``classifier.pt`` (float16) and ``result.json`` in the run's folder.
 
     Raises:
-        ValueError: The folder holds another configuration's run.
+        InputError: The folder holds another configuration's run.
         DataUnavailableError: CIFAR-10 cannot be had.
     """
     images = cifar10(options.data)
     choose_device(options.device)  # a run that cannot begin claims no folder
-    with checkpoint.claimed(options.out, options):
+    with claim(options.out, options):
         return _run(options, images, progress)
 
 
@@ -174,19 +171,19 @@ def _run(options: Hyperparameters, images: LabelledImages, progress: bool) -> di
         "seconds": sum(epoch["seconds"] for epoch in history),
         "history": history,
     }
-    checkpoint.write_json(out / "result.json", result)
+    write_json(out / "result.json", result)
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(
+    options = parse(
         Hyperparameters,
         "Train the classifier whose features score images.",
         argv,
         program="python -m experiments.classifier",
     )
-    with command_line.one_line_errors():
+    with interruption.one_line_errors():
         result = run(options)
         print(f"test accuracy {result['test_accuracy']:.4f}, {result['bytes']} bytes of weights, in {options.out}")
 

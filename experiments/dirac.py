@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.options import Options
-from question2 import dirac_plots, runs
-from question2.configurations import Management
+from question2 import dirac_plots, games
+from question2.configurations import Management, plan
 
 SEED = 31415
 
@@ -18,23 +18,24 @@ def run(options: Options) -> dict[str, Any]:
     out = Path(options.out) / "dirac"
     changes = {"max_iters": 600} if options.quick else {}
     started = time.perf_counter()
-    outcome = runs.run_all(runs.plan("dirac-*", [seed], Management(exp_path=str(out)), **changes))
+    runs = plan("dirac-*", [seed], Management(exp_path=str(out)), **changes)
+    results = games.run_games(runs)
     seconds = time.perf_counter() - started
-    rows, games = [], []
-    for one in outcome.runs:
-        trajectory = runs.load_trajectory(one.folder)
+    rows, played = [], []
+    for one in runs:
+        trajectory = games.load_trajectory(one)
         assert trajectory is not None
-        games.append((one.name, one.hp.game, trajectory))
-        dirac_plots.final_plot(options.figures / f"dirac_{one.name}.svg", *games[-1])
+        played.append((one.name, one.hp.game, trajectory))
+        dirac_plots.final_plot(options.figures / f"dirac_{one.name}.svg", *played[-1])
         setting = {
             "loss": one.hp.loss_type,
             "penalty": one.hp.critic_reg_type,
             "weight": one.hp.critic_reg_cf,
             "ema": one.hp.generator_alpha_ema,
         }
-        rows.append({"name": one.name, **setting, **(outcome.results[one.label] or {})})
-    dirac_plots.overview(options.figures / "dirac_overview.png", games)
-    first = outcome.runs[0].hp
+        rows.append({"name": one.name, **setting, **results[one.label]})
+    dirac_plots.overview(options.figures / "dirac_overview.png", played)
+    first = runs[0].hp
     return {
         "dataset": "none",
         "seed": seed,

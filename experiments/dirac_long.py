@@ -8,8 +8,8 @@ import numpy as np
 
 from experiments.dirac import SEED
 from experiments.options import Options
-from question2 import dirac_plots, dirac_theory, modified_field, runs
-from question2.configurations import Management
+from question2 import dirac_plots, dirac_theory, games, modified_field
+from question2.configurations import Management, plan
 
 UPDATES = {"full": 1_000_000, "assignment": 100_000, "quick": 20_000}
 OUTSIDE = 2.5  # a distance from which JSD's game moves outwards
@@ -27,12 +27,13 @@ def run(options: Options) -> dict[str, Any]:
     (seed,) = options.seeds([SEED])
     length = UPDATES[options.profile]
     management = Management(exp_path=str(Path(options.out) / "dirac_long"), log_every=length // 100, viz=False)
-    outcome = runs.run_all(runs.plan("dirac-*-1", [seed], management, max_iters=length, games=1))
+    runs = plan("dirac-*-1", [seed], management, max_iters=length, games=1)
+    games.run_games(runs)
     window = 253  # about a turn of JSD's game, and four of W1's
     updates = np.unique(np.geomspace(100, length - window, 30).astype(int))
     losses: dict[str, Any] = {}
-    for run in outcome.runs:
-        trajectory = runs.load_trajectory(run.folder)
+    for run in runs:
+        trajectory = games.load_trajectory(run)
         assert trajectory is not None
         start = np.array([*trajectory.psi[0, :, 0], trajectory.theta[0, 0]], dtype=float)
         followed = modified_field.follow(run.hp.game, start, length)
@@ -40,7 +41,7 @@ def run(options: Options) -> dict[str, Any]:
             "measured": _distances(np.abs(trajectory.plane[:, 0]), updates, window),
             "flow": _distances(np.hypot(followed[:, 0], followed[:, 2]), updates, window),
         }
-    game = next(run.hp.game for run in outcome.runs if run.hp.loss_type == "JSD")
+    game = next(run.hp.game for run in runs if run.hp.loss_type == "JSD")
     ways: dict[str, Callable[[float, int], np.ndarray]] = {
         "measured": lambda radius, count: dirac_theory.play(game, (radius, 0, 0), count).plane[:, 0],
         "flow": lambda radius, count: modified_field.follow(game, np.array([radius, 0, 0]), count)[:, ::2] @ (1, 1j),
@@ -56,7 +57,7 @@ def run(options: Options) -> dict[str, Any]:
         "outside": {"radius": OUTSIDE, **outside},
         "turning_radius": {name: turning_radius(way, min(30_000, length)) for name, way in ways.items()},
         "measured_growth": float((inverse[-1] - inverse[half]) / (updates[-1] - updates[half])),
-        "growth": modified_field.contraction(outcome.runs[0].hp.generator_lr),
+        "growth": modified_field.contraction(runs[0].hp.generator_lr),
     }
     dirac_plots.contraction(options.figures / "dirac_long_contraction.svg", result)
     return result

@@ -10,8 +10,8 @@ import train
 from data.densities import TARGETS
 from experiments.options import Options
 from lab import checkpoint
-from lab.command_line import determining
 from lab.estimates import spread
+from lab.options import determining
 from question3 import plots
 from question3.stacked_flows import unstack
 from solution import Flow

@@ -22,11 +22,12 @@ import data
 from experiments import gan_samples
 from experiments.options import Options
 from lab import figures
-from lab.command_line import determining
 from lab.device import choose_device
 from lab.estimates import spread
-from question2 import classifier, image_gan, image_plots, runs
-from question2.configurations import CONFIGURATIONS, Hyperparameters, Management
+from lab.options import determining
+from question2 import classifier, image_plots
+from question2 import images as image_runs
+from question2.configurations import CONFIGURATIONS, Hyperparameters, Management, Run, plan
 
 SEEDS = (31415, 1, 2)
 # What each scale changes: hyper-parameters, and what manages the runs. The full study changes no hyper-parameter.
@@ -62,16 +63,14 @@ def run(options: Options) -> dict[str, Any]:
     scale = choose_scale(options)
     if scale == "full":
         print(f"the full study: training takes about {minutes_of_training(options):.0f} minutes here", flush=True)
-    outcome = runs.run_all(planned(options, scale))
-    images = outcome.images
-    assert images is not None
+    runs, images, results = image_runs.run_all(planned(options, scale))
     names = gan_samples.network_of(images).names
-    by_name: dict[str, list[runs.Run]] = {}
-    for one in outcome.runs:
+    by_name: dict[str, list[Run]] = {}
+    for one in runs:
         by_name.setdefault(one.name, []).append(one)
     rows = []
     for name, of_name in by_name.items():
-        row = summarise(of_name, [outcome.results[one.label] or {} for one in of_name], names)
+        row = summarise(of_name, [results[one.label] or {} for one in of_name], names)
         rows.append(row)
         image_plots.save_sheet(options.figures / f"gan_sheet_{name}.jpg", of_name[0].folder)
         last = image_plots.read_grid(of_name[0].folder / f"samples_{of_name[0].hp.max_iters:06}.png")
@@ -80,7 +79,7 @@ def run(options: Options) -> dict[str, Any]:
     draw_critics(options.figures / "gan_critics.svg", rows)
     best = min(rows, key=lambda row: row["final"][names[1]]["mean"])
     first = by_name[best["name"]][0]
-    generator = image_gan.load_generator(first.folder / "generator.pt", images.train.device)
+    generator = image_runs.load_generator(first.folder / "generator.pt", images.train.device)
     labelled = data.cifar10(options.data) if images.dataset == "cifar10" else None
     copied = gan_samples.draw_neighbours(
         options.figures / "gan_neighbours.jpg", generator, images, labelled and labelled.test
@@ -92,7 +91,7 @@ def run(options: Options) -> dict[str, Any]:
     gan_samples.draw_corruptions(options.figures / "gan_corruptions.svg", corrupted, names[1])
     draw_curves(options.figures / "gan_curves.svg", rows, names[1], anchors)
     return {
-        **frame(outcome, scale),
+        **frame(runs, images, scale),
         "seeds": [one.hp.seed for one in by_name[best["name"]]],
         "configurations": rows,
         "best": best["name"],
@@ -103,13 +102,13 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def planned(options: Options, scale: str) -> list[runs.Run]:
+def planned(options: Options, scale: str) -> list[Run]:
     """The study's runs."""
     changes, managed = SCALES[scale]
     management = Management(
         exp_path=str(Path(options.out) / "gan"), data_path=options.data, device=options.device, **managed
     )
-    return runs.plan("cifar10-*", options.seeds(SEEDS[: options.gan_seeds]), management, **changes)
+    return plan("cifar10-*", options.seeds(SEEDS[: options.gan_seeds]), management, **changes)
 
 
 def choose_scale(options: Options) -> str:
@@ -127,10 +126,9 @@ def minutes_of_training(options: Options) -> float:
     return options.gan_seeds * (free + 2 * sn + 2 * r1) * Hyperparameters.max_iters / 60e3
 
 
-def frame(outcome: runs.Outcome, scale: str) -> dict[str, Any]:
+def frame(runs: Sequence[Run], images: image_runs.Images, scale: str) -> dict[str, Any]:
     """What the numbers of a study depend on; its first run stands for all."""
-    first, images = outcome.runs[0], outcome.images
-    assert images is not None
+    first = runs[0]
     return {
         "dataset": images.dataset,
         "scale": scale,
@@ -140,7 +138,7 @@ def frame(outcome: runs.Outcome, scale: str) -> dict[str, Any]:
     }
 
 
-def summarise(of_name: Sequence[runs.Run], results: Sequence[dict[str, Any]], names: tuple[str, str]) -> dict[str, Any]:
+def summarise(of_name: Sequence[Run], results: Sequence[dict[str, Any]], names: tuple[str, str]) -> dict[str, Any]:
     """What the seeds of one configuration came to: each run by itself, and means with their spread."""
     hp, rows = of_name[0].hp, [summarise_run(result, names) for result in results]
     ranks = {

@@ -15,9 +15,10 @@ from torchvision.utils import make_grid
 import data
 from gan import EvalStep, to_uint8
 from lab import figures
+from lab.options import InputError
 from model import Generator
 from question2 import score
-from question2.runs import Images
+from question2.images import Images
 
 
 @torch.no_grad()
@@ -109,10 +110,10 @@ def network_of(images: Images) -> score.Network:
     """What scores the images of a study.
 
     Raises:
-        ValueError: Nothing does.
+        InputError: Nothing does.
     """
     if images.network is None:
-        raise ValueError("a study needs scores, and --scores none has none")
+        raise InputError("a study needs scores, and --scores none has none")
     return images.network
 
 

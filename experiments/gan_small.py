@@ -6,8 +6,8 @@ from typing import Any
 from experiments.gan import SEEDS, draw_curves, frame, summarise
 from experiments.gan_samples import network_of
 from experiments.options import Options
-from question2 import image_plots, runs
-from question2.configurations import Management
+from question2 import image_plots, images
+from question2.configurations import Management, plan
 
 # Large steps and an average of short memory, so that minutes suffice.
 SMALL: dict[str, Any] = {
@@ -33,13 +33,12 @@ MANAGED: dict[str, Any] = {
 def run(options: Options) -> dict[str, Any]:
     """Both losses with R1, or go on with them, and draw what came of it."""
     management = Management(exp_path=str(Path(options.out) / "gan_small"), device=options.device, **MANAGED)
-    outcome = runs.run_all(runs.plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
-    assert outcome.images is not None
-    names = network_of(outcome.images).names
+    runs, data, results = images.run_all(plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
+    names = network_of(data).names
     rows = []
-    for one in outcome.runs:
-        row = summarise([one], [outcome.results[one.label] or {}], names)
+    for one in runs:
+        row = summarise([one], [results[one.label] or {}], names)
         rows.append({**row, "name": one.name.removeprefix("cifar10-")})
         draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", rows[-1:], names[1])
         image_plots.save_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one.folder)
-    return {**frame(outcome, "small"), "configurations": rows}
+    return {**frame(runs, data, "small"), "configurations": rows}

@@ -1,12 +1,12 @@
 """What a run of the experiments is asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import data
-from lab.command_line import check_seeds
+from lab.options import check, option
 
 
 @dataclass
@@ -16,22 +16,20 @@ class Options:
     # assignment: what it asks, in one seed; full: every seed, tuned and long runs, ablations; quick: small data, few
     # steps, no network
     profile: Literal["assignment", "full", "quick"] = "assignment"
-    data: str = field(default_factory=data.default_root)  # folder where data sets lie or are put
+    data: str = option(default_factory=data.default_root)  # folder where data sets lie or are put
     # of the VAE: auto, binarized_mnist, digits or a file NAME.npz; the quick profile always takes digits
     dataset: str = "auto"
-    only: list[str] = field(default_factory=list)  # names of experiments, to run these alone
-    seed: int | None = None  # the first of the seeds of every experiment; left out, those of the published results
-    gan_seeds: int = 1  # seeds of each configuration in the study of question 2.7
+    only: list[str] = option(default_factory=list)  # names of experiments, to run these alone
+    seed: int | None = option(
+        None, at_least=0
+    )  # the first of the seeds of every experiment; left out, those of the published results
+    seed: int | None = option(None, at_least=0)
+    gan_seeds: int = option(1, at_least=1, at_most=3)  # seeds of each configuration in the study of question 2.7
     device: str = "auto"  # auto, cpu, cuda, ...
     out: str = ""  # folder of the runs, their results and figures; left empty, runs/PROFILE
 
     def __post_init__(self) -> None:
-        if self.profile not in ("assignment", "full", "quick"):
-            raise ValueError(f"profile must be assignment, full or quick, got {self.profile!r}")
-        if self.seed is not None:
-            check_seeds(self.seed, self.seed + 10)
-        if not 1 <= self.gan_seeds <= 3:
-            raise ValueError(f"gan_seeds must be in 1 to 3, got {self.gan_seeds}")
+        check(self)
         if self.profile == "quick":
             self.dataset, self.gan_seeds = "digits", 2
         self.out = self.out or f"runs/{self.profile}"

@@ -7,8 +7,8 @@ from typing import Any
 import data
 import vae
 from experiments.options import Options
-from lab.command_line import determining
 from lab.estimates import spread
+from lab.options import determining
 from question1 import autoencoder, plots
 
 SEEDS = {"full": 5, "assignment": 1, "quick": 2}

@@ -1,4 +1,4 @@
-"""The machine: which device, what it computes natively, and torch.compile where it can."""
+"""The machine: cores and devices, bfloat16 where it is native, CUDA graphs, and torch.compile where it can."""
 
 import contextlib
 import logging
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from lab.options import InputError
 
@@ -50,6 +51,58 @@ def native_bfloat16(device: torch.device) -> bool:
     # torch has no public question for these; where it lacks one of them, the answer is no.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
+    """A network's passes with bfloat16 convolutions; parameters and output stay float32.
+
+    Each pass is an autocast region of its own, because weights that it had cast would be stale after an update.
+    Spectrally normalised weights are computed before it, in float32: their singular values are what is asked for.
+    """
+    device_type = next(network.parameters()).device.type
+
+    def cast(*inputs: Tensor) -> Tensor:
+        with nn.utils.parametrize.cached():
+            for module in network.modules():
+                if nn.utils.parametrize.is_parametrized(module):
+                    _ = module.weight
+            with torch.autocast(device_type, torch.bfloat16):
+                return network(*inputs).float()
+
+    return cast
+
+
+def precision(fast: bool, device: torch.device) -> str:
+    """The precision of a run's passes: bfloat16 on the fast path where the device computes it natively."""
+    return "bfloat16" if fast and native_bfloat16(device) else "float32"
+
+
+GRAPH_WARMUP = 3  # calls before a function is captured as a CUDA graph
+
+
+class Graphed:
+    """A function of no arguments that replays itself as a CUDA graph after some ordinary calls.
+
+    The calls before the capture are full updates, so nothing happens twice or not at all.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function, self.calls = function, 0
+        self.graph = torch.cuda.CUDAGraph()
+        self.stream = torch.cuda.Stream()
+
+    def __call__(self) -> None:
+        if self.calls < GRAPH_WARMUP:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.function()
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            if self.calls == GRAPH_WARMUP:
+                with torch.cuda.graph(self.graph, stream=self.stream):
+                    self.function()
+            self.graph.replay()
+        self.calls += 1
 
 
 @contextlib.contextmanager

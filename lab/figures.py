@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid, save_image
 
-from lab.checkpoint import atomic_write
+from lab.files import atomic_write
 
 # In inches: the text of the report's page, and a half of it. A picture is drawn at the width at which it is shown, so
 # that its type is as large on paper as it is here.

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import operator
 import sys
 import typing
@@ -15,7 +14,7 @@ from simple_parsing import ArgumentParser, DashVariant
 from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.dataclass_wrapper import DataclassWrapper
 
-LARGEST = 3e38  # of float32
+LARGEST = 1e20  # float32 ends at 3e38, and optimisers multiply what they are given
 LIMITS = {
     "at_least": ("at least", operator.ge),
     "at_most": ("at most", operator.le),
@@ -101,8 +100,8 @@ def _has_literal(annotation: Any) -> bool:
 def _check_range(name: str, value: float, metadata: Mapping[str, Any]) -> None:
     if isinstance(value, int) and abs(value) >= 2**63:
         raise InputError(f"{name} must be below 2**63, got {value}")
-    if not math.isfinite(value) or (isinstance(value, float) and abs(value) > LARGEST):
-        raise InputError(f"{name} must be a finite float32 number, got {value}")
+    if isinstance(value, float) and not abs(value) < LARGEST:
+        raise InputError(f"{name} must be a number below {LARGEST:g}, got {value}")
     for key, (words, holds) in LIMITS.items():
         if key in metadata and not holds(value, metadata[key]):
             raise InputError(f"{name} must be {words} {metadata[key]}, got {value}")

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from lab.checkpoint import read_json, write_json
 from lab.device import one_thread
+from lab.files import read_json, write_json
 
 ONEDNN_ON_X86 = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 CACHED = 150_000  # numbers; two such tensors of float32 take about a megabyte, which the second cache of a core holds

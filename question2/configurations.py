@@ -1,20 +1,17 @@
-"""The configurations of question 2: hyper-parameters, what manages a run, and the names of ``run_exp.py``."""
+"""The configurations of question 2: hyper-parameters, what manages a run, the names of ``run_exp.py``, and runs."""
 
+import contextlib
+import dataclasses
 import fnmatch
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from simple_parsing import field
+from pathlib import Path
+from typing import Any, Literal
 
 import data
 from dirac import Game
-from gan import AVAILABLE_LOSSES
-from lab.command_line import bookkeeping, check_seeds
-
-# Limit of targets, weights and step sizes. float32 ends at 3e38, and steps are multiplied: SGD's by the number of games
-# that are played side by side, Adam's by up to 1 / (1 - β).
-LARGEST = 1e20
+from lab.claim import claim
+from lab.options import InputError, check, option
 
 
 def _optional_name(text: str) -> str | None:
@@ -31,19 +28,20 @@ class PlayParameters:
 
     loss_type: Literal["JSD", "W1"] = "JSD"  # what the critic maximises and the generator minimises
     # penalty on the critic's gradient: around 1 between the data (GP), around 0 at real data (R1), or none
-    critic_reg_type: str | None = field(default=None, type=_optional_name, metavar="{GP,R1,none}")
-    critic_reg_cf: float = 0.1  # weight of the penalty
-    critic_inner_iters: int = 2  # critic updates for each generator update
+    critic_reg_type: Literal["GP", "R1"] | None = option(None, type=_optional_name, metavar="{GP,R1,none}")
+    critic_reg_cf: float = option(0.1, above=0)  # weight of the penalty
+    critic_inner_iters: int = option(2, at_least=1)  # critic updates for each generator update
     # α of the generator's moving average, which after each update is α · average + (1 - α) · generator; or none
-    generator_alpha_ema: float | None = field(default=0.998, type=_optional_number, metavar="{number,none}")
+    generator_alpha_ema: float | None = option(0.998, above=0, below=1, type=_optional_number, metavar="{number,none}")
     optimizer: Literal["Adam", "SGD"] = "Adam"  # of both players
-    generator_lr: float = 2e-4  # step size
-    critic_lr: float = 4e-4  # step size
-    generator_betas: tuple[float, float] = (0.0, 0.99)  # Adam's decay rates of gradient and squared gradient
-    critic_betas: tuple[float, float] = (0.0, 0.99)  # Adam's decay rates of gradient and squared gradient
-    generator_wd: float = 0.0  # weight decay, an L2 term in the gradient
-    critic_wd: float = 1e-6  # weight decay, an L2 term in the gradient
-    max_iters: int = 100_000  # generator updates
+    generator_lr: float = option(2e-4, above=0)  # step size
+    critic_lr: float = option(4e-4, above=0)  # step size
+    # Adam's decay rates of gradient and squared gradient
+    generator_betas: tuple[float, float] = option((0.0, 0.99), at_least=0, below=1)
+    critic_betas: tuple[float, float] = option((0.0, 0.99), at_least=0, below=1)
+    generator_wd: float = option(0.0, at_least=0)  # weight decay, an L2 term in the gradient
+    critic_wd: float = option(1e-6, at_least=0)  # weight decay, an L2 term in the gradient
+    max_iters: int = option(100_000, at_least=1)  # generator updates
 
 
 @dataclass
@@ -51,17 +49,17 @@ class DiracParameters:
     """The dirac game."""
 
     dirac_target: float = 0.0  # the real point
-    games: int = 8  # starting points, of which one game each is played
+    games: int = option(8, at_least=1)  # starting points, of which one game each is played
 
 
 @dataclass
 class ImageParameters:
     """Networks and batches of image runs."""
 
-    batch_size: int = 64  # images
-    generator_dimz: int = 100  # size of the noise vector
-    generator_dimh: int = 128  # width of the generator, in channels
-    critic_dimh: int = 128  # width of the critic, in channels
+    batch_size: int = option(64, at_least=1)  # images
+    generator_dimz: int = option(100, at_least=1)  # size of the noise vector
+    generator_dimh: int = option(128, at_least=1)  # width of the generator, in channels
+    critic_dimh: int = option(128, at_least=1)  # width of the critic, in channels
     critic_use_sn: bool = False  # spectral normalisation: divide the critic's weights by their largest singular value
 
 
@@ -70,87 +68,55 @@ class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
     """What a run's numbers depend on. A configuration's name sets them; any can be overridden."""
 
     task: Literal["CIFAR10", "dirac"] = "CIFAR10"  # images, or the dirac game
-    seed: int = 31415  # of networks, batches and noise, or of the dirac game's starting points
+    seed: int = option(31415, at_least=0)  # of networks, batches and noise, or of the dirac game's starting points
 
     def __post_init__(self) -> None:
-        check_seeds(self.seed)
-        choices = {
-            "task": ("CIFAR10", "dirac"),
-            "optimizer": ("Adam", "SGD"),
-            "loss_type": tuple(AVAILABLE_LOSSES),
-            "critic_reg_type": ("GP", "R1", None),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                names = ", ".join("none" if choice is None else choice for choice in allowed)
-                raise ValueError(f"{name} must be one of {names}, got {getattr(self, name)}")
-        counts = "batch_size generator_dimz generator_dimh critic_dimh critic_inner_iters max_iters games"
-        for name in counts.split():
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("generator_lr", "critic_lr", "critic_reg_cf"):
-            if not 0 < getattr(self, name) < LARGEST:
-                raise ValueError(f"{name} must be positive and below {LARGEST:g}, got {getattr(self, name)}")
-        for name in ("generator_wd", "critic_wd"):
-            if not 0 <= getattr(self, name) < LARGEST:
-                raise ValueError(f"{name} must be at least 0 and below {LARGEST:g}, got {getattr(self, name)}")
+        check(self)
         for name in ("generator_betas", "critic_betas"):
             setattr(self, name, tuple(map(float, getattr(self, name))))  # torch's Adam refuses (0, 0.99)
-            if not (len(getattr(self, name)) == 2 and all(0 <= beta < 1 for beta in getattr(self, name))):
-                raise ValueError(f"{name} must be two numbers in [0, 1), got {getattr(self, name)}")
-        if self.generator_alpha_ema is not None and not 0 < self.generator_alpha_ema < 1:
-            raise ValueError(f"generator_alpha_ema must be in (0, 1) or none, got {self.generator_alpha_ema}")
-        if not abs(self.dirac_target) < LARGEST:
-            raise ValueError(f"dirac_target must be between -{LARGEST:g} and {LARGEST:g}, got {self.dirac_target}")
+            if len(getattr(self, name)) != 2:
+                raise InputError(f"{name} must be two numbers, got {getattr(self, name)}")
 
     @property
     def game(self) -> Game:
         """The dirac game with these hyper-parameters."""
         return Game(
-            self.loss_type,
-            self.critic_reg_type,
-            self.critic_reg_cf,
-            self.generator_alpha_ema,
-            self.dirac_target,
-            self.generator_lr,
-            self.critic_lr,
-            self.critic_wd,
-            self.generator_wd,
-            self.critic_inner_iters,
-            self.optimizer,
-            (self.generator_betas[0], self.generator_betas[1]),
-            (self.critic_betas[0], self.critic_betas[1]),
+            loss_type=self.loss_type,
+            reg_type=self.critic_reg_type,
+            reg_cf=self.critic_reg_cf,
+            alpha_ema=self.generator_alpha_ema,
+            target=self.dirac_target,
+            generator_lr=self.generator_lr,
+            critic_lr=self.critic_lr,
+            critic_wd=self.critic_wd,
+            generator_wd=self.generator_wd,
+            critic_inner_iters=self.critic_inner_iters,
+            optimizer=self.optimizer,
+            generator_betas=self.generator_betas,
+            critic_betas=self.critic_betas,
         )
-
-
-# What fields were called in the config.json of earlier versions.
-FORMER_NAMES = {
-    "dimz": "generator_dimz",
-    "alpha_ema": "generator_alpha_ema",
-    "spectral_norm": "critic_use_sn",
-    "reg_type": "critic_reg_type",
-    "reg_cf": "critic_reg_cf",
-}
 
 
 @dataclass
 class PaceParameters:
     """Folders, pace and device."""
 
-    exp_path: str = bookkeeping("runs/gan", alias=["--out"])  # folder of the runs; each gets NAME-SEED in it
-    exp_name: str = bookkeeping("")  # NAME of a run's folder; left empty, the configuration's
-    data_path: str = bookkeeping(default_factory=data.default_root, alias=["--data"])  # folder of the data sets
+    exp_path: str = option("runs/gan", bookkeeping=True, alias=["--out"])  # folder of the runs; each gets NAME-SEED
+    exp_name: str = option("", bookkeeping=True)  # NAME of a run's folder; left empty, the configuration's
+    # folder of the data sets
+    data_path: str = option(default_factory=data.default_root, bookkeeping=True, alias=["--data"])
     # images: cifar10, digits (a stand-in that needs no download), auto (the first to be had), or a folder of images
     dataset: str = "auto"
-    log_every: int = 500  # updates between two lines of metrics
-    eval_every: int = 2000  # updates between two evaluations
-    checkpoint_minutes: float = bookkeeping(1.0)  # minutes between two checkpoints, at least
-    max_minutes: float = bookkeeping(0.0)  # minutes after which to stop; the same command goes on. 0 for no limit
-    device: str = bookkeeping("auto")  # auto, cpu, cuda, cuda:1, ...; moves the last digits
+    log_every: int = option(500, at_least=1)  # updates between two lines of metrics
+    eval_every: int = option(2000, at_least=1)  # updates between two evaluations
+    checkpoint_minutes: float = option(1.0, bookkeeping=True, at_least=0)  # minutes between two checkpoints, at least
+    # minutes after which to stop; the same command resumes. 0 for no limit
+    max_minutes: float = option(0.0, bookkeeping=True, at_least=0)
+    device: str = option("auto", bookkeeping=True)  # auto, cpu, cuda, cuda:1, ...; moves the last digits
     # channels last, fused Adam, bfloat16 where it is native, and on CUDA graphs (auto: yes), or the plain loop (no)
     fast: Literal["auto", "yes", "no"] = "auto"
-    workers: int = bookkeeping(0)  # processes for dirac games; 0 for one a core
-    viz: bool = bookkeeping(True)  # draw the dirac games' plots
+    workers: int = option(0, bookkeeping=True, at_least=0)  # processes for dirac games; 0 for one a core
+    viz: bool = option(True, bookkeeping=True)  # draw the dirac games' plots
 
 
 @dataclass
@@ -159,10 +125,11 @@ class ScoreParameters:
 
     # inception (IS and FID), classifier (IS-C and FID-C, which need no download), none, or auto (the first to be had)
     scores: Literal["auto", "inception", "classifier", "none"] = "auto"
-    inception_weights: str = bookkeeping("")  # file of Inception's weights; left empty, torch's cache, or a download
+    # file of Inception's weights; left empty, torch's cache, or a download
+    inception_weights: str = option("", bookkeeping=True)
     fid_reference: Literal["train", "test"] = "train"  # the real images of the FID
-    eval_samples: int = 10_000  # generated images of an evaluation
-    final_samples: int = 50_000  # generated images of the last one
+    eval_samples: int = option(10_000, at_least=10)  # generated images of an evaluation
+    final_samples: int = option(50_000, at_least=10)  # generated images of the last one
 
 
 @dataclass
@@ -170,23 +137,7 @@ class Management(ScoreParameters, PaceParameters):
     """Where and how runs are done."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "checkpoint_minutes", "max_minutes"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("eval_samples", "final_samples"):
-            if getattr(self, name) < 10:
-                raise ValueError(f"{name} must be at least 10, got {getattr(self, name)}")
-        choices = {
-            "fast": ("auto", "yes", "no"),
-            "scores": ("auto", "inception", "classifier", "none"),
-            "fid_reference": ("train", "test"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)}")
+        check(self)
 
 
 def _dirac(loss_type: Literal["JSD", "W1"], **changes: object) -> Hyperparameters:
@@ -222,7 +173,7 @@ def matching(pattern: str) -> list[str]:
     """The names of configurations that a name or pattern stands for.
 
     Raises:
-        ValueError: There is none.
+        InputError: There is none.
 
     Example:
         >>> matching("cifar10-w1-*")
@@ -230,8 +181,59 @@ def matching(pattern: str) -> list[str]:
     """
     names = [name for name in CONFIGURATIONS if fnmatch.fnmatchcase(name, pattern)]
     if not names:
-        raise ValueError(f"no configuration {pattern!r}: --list shows their names")
+        raise InputError(f"no configuration {pattern!r}: --list shows their names")
     return names
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration in one seed."""
+
+    name: str
+    hp: Hyperparameters
+    management: Management
+
+    @property
+    def folder(self) -> Path:
+        """Where it lives."""
+        return Path(self.management.exp_path) / f"{self.management.exp_name or self.name}-{self.hp.seed}"
+
+    @property
+    def label(self) -> str:
+        """Its folder's name."""
+        return self.folder.name
+
+    def claim(self) -> contextlib.AbstractContextManager[None]:
+        """Reserve the folder for this run, as :func:`lab.claim.claim` does."""
+        return claim(self.folder, self.management, self.hp, config=self.name)
+
+
+def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None = None, **overrides: Any) -> list[Run]:
+    """The runs of some configurations, seed by seed, so that a study that is cut short has each configuration.
+
+    Args:
+        pattern: A configuration's name, or a pattern such as ``cifar10-*``.
+        seeds: One run of each configuration for each of them; none for the configuration's own.
+        management: Where and how; None for the defaults.
+        overrides: Hyper-parameters with other values than the configurations'.
+
+    Raises:
+        InputError: No configuration has such a name, or a value is out of its range.
+        TypeError: There is no such hyper-parameter.
+
+    Example:
+        >>> [run.label for run in plan("dirac-w1-[12]", seeds=[7], max_iters=100)]
+        ['dirac-w1-1-7', 'dirac-w1-2-7']
+    """
+    management = management or Management()
+    configurations = {name: dataclasses.replace(CONFIGURATIONS[name], **overrides) for name in matching(pattern)}
+    if management.exp_name and len(configurations) > 1:
+        raise InputError(f"exp_name names the folder of one configuration, and {pattern} means {len(configurations)}")
+    return [
+        Run(name, dataclasses.replace(hp, seed=hp.seed if seed is None else seed), management)
+        for seed in dict.fromkeys(seeds or [None])
+        for name, hp in configurations.items()
+    ]
 
 
 LEGEND = """\

@@ -16,7 +16,7 @@ from scipy.signal import find_peaks
 
 from dirac import Game, Trajectory
 from lab import figures
-from lab.checkpoint import atomic_write
+from lab.files import atomic_write
 from question2 import dirac_theory
 
 FIRST_UPDATES = 300  # a turn of JSD's game and five of W1's

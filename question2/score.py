@@ -10,6 +10,7 @@ time-scale update rule converge to a local Nash equilibrium.
 
 import functools
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ import gan
 from data import DataUnavailableError
 from gan import EvalStep
 from lab.checkpoint import DamagedError
-from lab.command_line import notice
 from question2 import classifier
 
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
@@ -107,7 +107,7 @@ def network(name: str, weights: str | Path | None = None, device: torch.device |
     except DataUnavailableError as error:
         if name != "auto" or weights:
             raise
-        notice(f"{error} Going on with the classifier of this project.")
+        print(f"{error} Going on with the classifier of this project.", file=sys.stderr)
         return own_classifier(device=device)
 
 

@@ -1,30 +1,27 @@
-"""What runs came to, as tables: each run beside its prediction, and means and deviations over seeds."""
+"""Results of the runs, as tables: each run beside its prediction, and means and deviations over seeds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab import checkpoint
-from lab.command_line import determining
 from lab.estimates import format_spread, spread
-from question2.configurations import FORMER_NAMES, Hyperparameters, Management
-from question2.runs import Outcome
+from lab.files import read_json, write_json
+from lab.options import InputError, determining
+from question2.configurations import Hyperparameters, Management, Run
 
 LEFT_OUT = ("step", "samples")
 
 
-def report(outcome: Outcome) -> str:
-    """The last numbers of each run."""
-    lines = []
-    games = {run.label: outcome.results[run.label] for run in outcome.runs if run.hp.task == "dirac"}
-    if games:
-        lines.append(games_table(games))
-    for run in outcome.runs:
-        if run.hp.task == "CIFAR10":
-            result = outcome.results[run.label]
+def report(runs: Sequence[Run], results: Mapping[str, dict[str, Any] | None]) -> str:
+    """The last numbers of each run, from the results by label."""
+    games = {run.label: results[run.label] for run in runs if run.hp.task == "dirac"}
+    lines = [games_table(games)] if games else []
+    for run in runs:
+        if run.label not in games:
+            result = results[run.label]
             last = result["metrics"][-1] if result else {}
             numbers = ", ".join(f"{key} {value:.5g}" for key, value in last.items())
-            lines.append(f"{run.label}: {numbers or 'time was up; the same command goes on'}")
+            lines.append(f"{run.label}: {numbers or 'time was up; run the same command to resume'}")
     return "\n".join(lines)
 
 
@@ -66,24 +63,24 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
         folder: The folder of the runs, each in a folder of its own with ``config.json`` and ``result.json``.
 
     Raises:
-        ValueError: Two runs of one name differ in more than the seed, or there is no finished run.
+        InputError: Two runs of one name differ in more than the seed, or there is no finished run.
     """
     fixed = (determining(Management()) | determining(Hyperparameters())).keys() - {"seed"}
     groups: dict[str, list[tuple[dict, dict]]] = {}
     for path in sorted(Path(folder).glob("*/result.json")):
-        result, written = checkpoint.read_json(path), checkpoint.read_json(path.parent / "config.json")
-        config = {FORMER_NAMES.get(key, key): value for key, value in (written or {}).items()}
+        result, written = read_json(path), read_json(path.parent / "config.json")
+        config = written or {}
         if result is None or "config" not in config:
             continue  # a run of another command, or damaged
         groups.setdefault(config["config"], []).append((config, numbers(result)))
     if not groups:
-        raise ValueError(f"no finished run in {folder}")
+        raise InputError(f"no finished run in {folder}")
     rows = []
     for name, runs in groups.items():
         first = runs[0][0]
         for config, _ in runs[1:]:
             if other := [key for key in first if key in fixed and config.get(key) != first[key]]:
-                raise ValueError(f"the runs of {name} in {folder} differ in {', '.join(other)}: no mean of them")
+                raise InputError(f"the runs of {name} in {folder} differ in {', '.join(other)}: no mean of them")
         keys = set.intersection(*(set(values) for _, values in runs))
         columns = {key: spread([values[key] for _, values in runs]) for key in runs[0][1] if key in keys}
         rows.append({"name": name, "seeds": [config["seed"] for config, _ in runs], "numbers": columns})
@@ -92,8 +89,10 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
 
 def write(folder: str | Path) -> str:
     """Keep the rows of :func:`collect` as ``summary.json`` in the folder; they as text."""
-    rows = collect(folder)
-    checkpoint.write_json(Path(folder) / "summary.json", rows)
+    rows, path = collect(folder), Path(folder) / "summary.json"
+    if path.exists() and not path.read_text(encoding="utf-8").startswith('[\n {\n  "name": "'):
+        raise InputError(f"{path} is not a summary of ours, and is not overwritten")
+    write_json(path, rows)
     return table(rows)
 
 

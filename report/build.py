@@ -15,8 +15,10 @@ from typing import Any
 
 import typst
 
-from lab import checkpoint, command_line
+from lab import interruption
 from lab.estimates import format_spread
+from lab.files import atomic_write, read_json
+from lab.options import InputError, parse
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -61,9 +63,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.out.endswith((".pdf", ".html")):
-            raise ValueError(f"out must be a .pdf or .html file, got {self.out}")
+            raise InputError(f"out must be a .pdf or .html file, got {self.out}")
         if not Path(self.runs).is_dir() and (self.publish or self.runs != Options.runs):
-            raise ValueError(f"there is no folder {self.runs}")
+            raise InputError(f"there is no folder {self.runs}")
 
 
 def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
@@ -84,7 +86,7 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
             shutil.copy(source, stage)
         sources = {section: _stage(section, stage, Path(runs) if runs else None) for section in SECTIONS}
         (stage / "sources.json").write_text(json.dumps(sources))
-        with checkpoint.atomic_write(out) as temporary:
+        with atomic_write(out) as temporary:
             kind = Path(out).suffix[1:]
             options: Any = {"format": kind, "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
             temporary.write_bytes(typst.compile(stage / "report.typ", **options))
@@ -268,7 +270,7 @@ def update_readme() -> None:
     for begin, end, table in ((BEGIN, END, readme_table()), (BEGIN_FAULTS, END_FAULTS, faults_table())):
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
-    with checkpoint.atomic_write(README) as temporary:
+    with atomic_write(README) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -278,24 +280,24 @@ def publish(runs: str | Path) -> None:
     Everything is checked and built beside the reference first, and replaces it only then.
 
     Raises:
-        ValueError: A result is damaged or not of the full profile, or there is none.
+        InputError: A result is damaged or not of the full profile, or there is none.
     """
     runs = Path(runs)
     found = {name: runs / "results" / f"{name}.json" for name in SECTIONS}
     found = {name: path for name, path in found.items() if path.exists()}
     if not found:
-        raise ValueError(f"there are no results in {runs}")
+        raise InputError(f"there are no results in {runs}")
     for path in found.values():
-        result = checkpoint.read_json(path)
+        result = read_json(path)
         if result is None or result.get("profile") != "full":
-            raise ValueError(f"{path} is damaged, or not of the full profile: nothing was published")
+            raise InputError(f"{path} is damaged, or not of the full profile: nothing was published")
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "report.pdf"
         try:
             build(trial, runs)
             readme_table(runs)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"the results in {runs} make no report ({error}): nothing was published") from None
+            raise InputError(f"the results in {runs} make no report ({error}): nothing was published") from None
         for name, path in found.items():
             shutil.copy(path, HERE / "results")
             for figure in (runs / "figures").glob(f"{name}_*"):
@@ -306,10 +308,8 @@ def publish(runs: str | Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = command_line.parse(
-        Options, "Build the report from the experiments' results.", argv, program="python -m report"
-    )
-    with command_line.one_line_errors():
+    options = parse(Options, "Build the report from the experiments' results.", argv, program="python -m report")
+    with interruption.one_line_errors():
         if options.publish:
             publish(options.runs)
         for section, source in build(options.out, options.runs).items():

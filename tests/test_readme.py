@@ -13,7 +13,7 @@ import pytest
 import run_exp
 from experiments.__main__ import EXPERIMENTS, FOR_CUDA, PROFILES
 from experiments.options import Options
-from lab import command_line
+from lab import options
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -79,13 +79,13 @@ def parse_python(words: list[str]) -> None:
         assert planned or request.list or request.summary
         return None
     if name == "experiments":
-        options = command_line.parse(Options, "", [each.replace("NAME", "vae") for each in arguments])
+        options = options.parse(Options, "", [each.replace("NAME", "vae") for each in arguments])
         assert set(options.only) <= set(EXPERIMENTS)
         return None
     if name == "report":
         name = "report.build"
     module = importlib.import_module(name)
-    command_line.parse(getattr(module, "Hyperparameters", None) or module.Options, "", arguments)
+    options.parse(getattr(module, "Hyperparameters", None) or module.Options, "", arguments)
     return None
 
 

@@ -25,6 +25,7 @@ import train
 import vae
 from experiments import classifier
 from lab import checkpoint
+from lab.files import write_json
 
 ROOT = Path(__file__).parent.parent.parent
 LONG = os.environ.get("FAULTS") == "long"
@@ -114,7 +115,7 @@ def outcome(out: Path) -> dict[str, Any]:
         if path.name in ("checkpoint.pt", "generator.pt", "classifier.pt"):
             state = checkpoint.load(path)
             assert state is not None
-            found[name] = checkpoint.digest(without_times(state))
+            found[name] = digest(without_times(state))
         elif path.name == "result.json":
             found[name] = without_times(json.loads(path.read_text()))
         elif path.name == "metrics.jsonl":
@@ -207,4 +208,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         "failed_tests": failed,
         "kinds": {kind: dict(of) for kind, of in sorted(counts.items())},
     }
-    checkpoint.write_json(SURVIVED, table)
+    write_json(SURVIVED, table)

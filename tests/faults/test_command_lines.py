@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import train
 import vae
 from experiments import classifier
-from lab import command_line, jobs
+from lab import interruption, jobs
 from question2.configurations import Hyperparameters, Management
 from tests.faults.conftest import LONG, TRAINERS, messages, small_cifar10
 
@@ -46,7 +46,7 @@ def test_random_command_lines(name, tmp_path_factory, monkeypatch, capsys, tried
     else:
         arguments = list(TRAINERS[name].arguments)
     # A run that begins is stopped after its first step, so that one of 10**12 steps ends too.
-    monkeypatch.setattr(command_line.Interruption, "requested", property(lambda self: True))
+    monkeypatch.setattr(interruption.Interruption, "requested", property(lambda self: True))
     flags = st.tuples(st.sampled_from(names), st.lists(st.sampled_from(NUMBERS + WORDS), max_size=2))
     places = st.sampled_from(["run", "foreign", "foreign/thesis.docx", "new/deep/folder"])
     count = iter(range(10**6))

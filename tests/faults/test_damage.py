@@ -16,6 +16,8 @@ import data
 from data import densities
 from data.files import read_arrays
 from lab import checkpoint
+from lab.claim import claim
+from lab.files import read_json, write_json
 from lab.record import Record
 from model import Generator
 from question2 import classifier, image_gan, score
@@ -47,7 +49,7 @@ def damage(path: Path, chance: random.Random) -> None:
 
 
 def of_tensors(*tensors: torch.Tensor) -> str:
-    return checkpoint.digest(list(tensors))
+    return digest(list(tensors))
 
 
 def written_by_ours(folder: Path) -> dict[str, tuple[Path, Callable[[], Any]]]:
@@ -82,7 +84,7 @@ def written_by_ours(folder: Path) -> dict[str, tuple[Path, Callable[[], Any]]]:
             lines.add(step, loss=0.5 * step)
 
     result = folder / "result" / "result.json"
-    checkpoint.write_json(result, {"runs": [1, 2, 3], "mean": 0.5})
+    write_json(result, {"runs": [1, 2, 3], "mean": 0.5})
 
     def reopened() -> Any:
         with Record(record.parent, 3):
@@ -105,7 +107,7 @@ def written_by_ours(folder: Path) -> dict[str, tuple[Path, Callable[[], Any]]]:
         "CIFAR-10": (cifar, lambda: of_tensors(*data.cifar10(cifar.parent))),
         "images": (pictures / "a.png", lambda: of_tensors(data.image_folder(pictures))),
         "records": (record, reopened),
-        "results": (result, lambda: checkpoint.read_json(result)),
+        "results": (result, lambda: read_json(result)),
     }
 
 
@@ -142,7 +144,7 @@ def test_files_damaged_at_random(kind, tmp_path, tried):
 
 def same(found: Any, expected: Any) -> bool:
     if isinstance(expected, dict):
-        return checkpoint.digest(found) == checkpoint.digest(expected)
+        return digest(found) == digest(expected)
     return found == expected
 
 
@@ -153,11 +155,11 @@ def test_files_without_a_checksum_damaged_at_random(kind, tmp_path, tried, monke
         tried("damaged files")
         folder = tmp_path / str(i)
         if kind == "configurations":
-            checkpoint.write_json(folder / "config.json", {"seed": 1, "width": 3})
+            write_json(folder / "config.json", {"seed": 1, "width": 3})
             damage(folder / "config.json", chance)
             before = (folder / "config.json").read_bytes()
             try:
-                with checkpoint.claimed(folder, seed=1, width=3):
+                with claim(folder, seed=1, width=3):
                     pass
             except ValueError as error:
                 assert "config.json" in str(error) or str(folder) in str(error)

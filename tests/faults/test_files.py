@@ -14,6 +14,7 @@ from filelock import FileLock
 import data
 from data import densities
 from lab import checkpoint
+from lab.files import read_json, write_json
 from question2 import classifier, image_gan, score
 from tests.faults.conftest import LONG, TRAINERS
 
@@ -58,7 +59,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_and_without_one_is_o
         trainer.main(command)
         assert "going on from the one before" in capsys.readouterr().err
         again = torch.load(path, weights_only=True)
-        assert checkpoint.digest(numbers(again)) == checkpoint.digest(numbers(whole))
+        assert digest(numbers(again)) == digest(numbers(whole))
         for result in out.rglob("result.json"):
             result.unlink()
         DAMAGE[kind](path)
@@ -84,7 +85,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
             loaded = checkpoint.load(path)
         except checkpoint.DamagedError:
             continue
-        assert checkpoint.digest(loaded) == checkpoint.digest(state)  # a bit that nothing depends on
+        assert digest(loaded) == digest(state)  # a bit that nothing depends on
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_damaged_weights_caches_and_results_are_one_line_or_made_anew(tmp_path, 
     assert "cannot be written" in capsys.readouterr().err
 
     (tmp_path / "result.json").write_text('{"runs": [1, 2')
-    assert checkpoint.read_json(tmp_path / "result.json") is None and "made anew" in capsys.readouterr().err
+    assert read_json(tmp_path / "result.json") is None and "made anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[1, 2]", '{"name": "somebody else\'s"}', "\xff\xfe"])
@@ -137,9 +138,9 @@ def test_two_processes_in_one_folder(trainer, tmp_path, refused):
 def test_leftovers_of_killed_runs_are_cleared(trainer, tmp_path):
     trainer.main([*trainer.arguments, "--out", str(tmp_path)])
     folder = tmp_path / trainer.folder
-    (folder / f"{checkpoint.TEMPORARY}checkpoint.abc.pt").write_bytes(b"half")
+    (folder / f"{files.TEMPORARY}checkpoint.abc.pt").write_bytes(b"half")
     trainer.main([*trainer.arguments, "--out", str(tmp_path)])
-    assert not list(folder.glob(f"{checkpoint.TEMPORARY}*"))
+    assert not list(folder.glob(f"{files.TEMPORARY}*"))
 
 
 @pytest.mark.slow
@@ -163,7 +164,7 @@ def test_files_are_synchronised_through_a_handle_that_may_write(tmp_path, monkey
     fcntl = pytest.importorskip("fcntl")
     modes, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE), sync(fd)))
-    checkpoint.write_json(tmp_path / "value.json", {"ψ": "±"})
+    write_json(tmp_path / "value.json", {"ψ": "±"})
     assert modes and all(mode in (os.O_RDWR, os.O_WRONLY) for mode in modes)
     assert json.loads((tmp_path / "value.json").read_text(encoding="utf-8")) == {"ψ": "±"}
 

@@ -14,7 +14,7 @@ import torch
 
 import experiments.__main__
 import vae
-from lab import checkpoint, command_line
+from lab import checkpoint, interruption, options
 from lab.device import has_compiler
 from tests.faults.conftest import LONG, ROOT, TRAINERS, classifier_trainer, messages
 
@@ -46,7 +46,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(trainer, number
 def test_the_second_request_leaves_at_once():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a worker of the tests may not have
     try:
-        with pytest.raises(KeyboardInterrupt), command_line.Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
             assert interruption.requested
@@ -96,7 +96,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(name, more
     assert not list(out.rglob("classifier.pt"))
     for path in out.rglob("checkpoint.pt"):
         state = torch.load(path, weights_only=True)
-        assert checkpoint._not_finite(state) is None
+        assert checkpoint.not_finite(state) is None
     assert not list(tmp_path.rglob("result.json"))
 
 
@@ -177,7 +177,7 @@ def test_bad_input_is_one_line(name, more, tmp_path, refused, monkeypatch):
 
 def test_numbers_of_more_bits_than_torch_takes_are_refused_before_anything_is_done(capsys):
     with pytest.raises(SystemExit) as stop:
-        command_line.parse(vae.Hyperparameters, "", ["--epochs", str(10**30)])
+        options.parse(vae.Hyperparameters, "", ["--epochs", str(10**30)])
     assert stop.value.code == 2 and "epochs must be below 2**63" in capsys.readouterr().err
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from lab import checkpoint
-from lab.command_line import bookkeeping
+from lab.claim import claim
+from lab.files import atomic_write, write_json
+from lab.options import option
 
 
 @dataclasses.dataclass
@@ -14,28 +16,28 @@ class Config:
     """A run of two fields."""
 
     seed: int = 1
-    out: str = bookkeeping("here")
+    out: str = option("here", bookkeeping=True)
 
 
 def claim(folder, *options, **more) -> None:
-    with checkpoint.claimed(folder, *options, **more):
+    with claim(folder, *options, **more):
         pass
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "value.json"
-    checkpoint.write_json(path, {"a": 1})
-    with pytest.raises(KeyError), checkpoint.atomic_write(path) as temporary:
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyError), atomic_write(path) as temporary:
         temporary.write_text("half of")
         raise KeyError
     with pytest.raises(ValueError):
-        checkpoint.write_json(path, {"a": float("nan")})
+        write_json(path, {"a": float("nan")})
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert [entry.name for entry in tmp_path.iterdir()] == ["value.json"]
 
 
 def test_files_have_an_ordinary_mode(tmp_path):
-    checkpoint.write_json(tmp_path / "ours.json", 1)
+    write_json(tmp_path / "ours.json", 1)
     (tmp_path / "plain").touch()
     assert (tmp_path / "ours.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
 

@@ -15,6 +15,7 @@ import torch
 
 import run_exp
 from lab import checkpoint, jobs
+from lab.files import write_json
 from question2 import summary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -176,9 +177,9 @@ def test_a_run_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
 
 def finished(folder: Path, name: str, seed: int, metric: float, **changes) -> None:
     config = {"config": name, "seed": seed, "critic_reg_cf": 1, "exp_path": "here", **changes}
-    checkpoint.write_json(folder / f"{name}-{seed}" / "config.json", config)
+    write_json(folder / f"{name}-{seed}" / "config.json", config)
     result = {"metrics": [{"step": 10, "metric": metric}], "final": {"step": 10, "samples": 5, "FID": 2 * metric}}
-    checkpoint.write_json(folder / f"{name}-{seed}" / "result.json", result)
+    write_json(folder / f"{name}-{seed}" / "result.json", result)
 
 
 def test_summary_is_the_mean_and_deviation_over_seeds(tmp_path):

@@ -1,30 +1,36 @@
-"""Training a GAN of images (question 2.7): the data on the device, the training step of ``gan.py``, checkpoints.
+"""Image runs (question 2.7): the data on the device, the training step of ``gan.py``, checkpoints and scores.
 
-A run can be killed at any moment; started again it goes on from its last checkpoint and ends, on a CPU, with the same
+A run can be killed at any moment. Started again it resumes from its last checkpoint and ends, on a CPU, with the same
 parameters to the bit. On CUDA some of cuDNN's sums have no fixed order, and the last bits are free.
 """
 
+import contextlib
 import copy
+import dataclasses
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torchvision.utils import save_image
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from gan import EVAL_SEED, make_train_step, refresh_batch_norm
+import data
+from gan import EVAL_SEED, EvalStep, make_train_step, refresh_batch_norm
 from lab import checkpoint
-from lab.command_line import Interruption
-from lab.device import native_bfloat16
+from lab.device import Graphed, choose_device, in_bfloat16, precision
+from lab.files import atomic_write, fingerprint, read_json, write_json
+from lab.interruption import Interruption
+from lab.options import determining
 from lab.record import Record
 from model import Critic, Generator
-from question2.configurations import Hyperparameters, Management
-
-GRAPH_WARMUP = 3  # updates that run before one is captured as a CUDA graph
+from question2 import score
+from question2.configurations import Hyperparameters, Management, Run
 
 
 class Batches(Iterator[Tensor]):
@@ -79,32 +85,14 @@ class Players:
         return {name: part.state_dict() for name, part in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the state; how an optimiser computes stays as it is here, since a run may change its device."""
         for name, part in vars(self).items():
-            part.load_state_dict(state[name])
-
-
-def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
-    """A network's passes with bfloat16 convolutions; parameters and output stay float32.
-
-    Each pass is an autocast region of its own, because weights that it had cast would be stale after an update.
-    Spectrally normalised weights are computed before it, in float32: their singular values are what is asked for.
-    """
-    device_type = next(network.parameters()).device.type
-
-    def cast(*inputs: Tensor) -> Tensor:
-        with nn.utils.parametrize.cached():
-            for module in network.modules():
-                if nn.utils.parametrize.is_parametrized(module):
-                    _ = module.weight
-            with torch.autocast(device_type, torch.bfloat16):
-                return network(*inputs).float()
-
-    return cast
-
-
-def precision(fast: bool, device: torch.device) -> str:
-    """The precision of a run's passes: bfloat16 on the fast path where the device computes it natively."""
-    return "bfloat16" if fast and native_bfloat16(device) else "float32"
+            if isinstance(part, torch.optim.Optimizer):
+                own = [{key: group.get(key) for key in ("fused", "capturable")} for group in part.param_groups]
+                saved = [{**group, **mine} for group, mine in zip(state[name]["param_groups"], own, strict=True)]
+                part.load_state_dict({**state[name], "param_groups": saved})
+            else:
+                part.load_state_dict(state[name])
 
 
 def make_advance(
@@ -123,37 +111,12 @@ def make_advance(
     return advance
 
 
-class Graphed:
-    """A function of no arguments that replays itself as a CUDA graph after some ordinary calls.
-
-    The calls before the capture are full updates, so nothing happens twice or not at all.
-    """
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function, self.calls = function, 0
-        self.graph = torch.cuda.CUDAGraph()
-        self.stream = torch.cuda.Stream()
-
-    def __call__(self) -> None:
-        if self.calls < GRAPH_WARMUP:
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                self.function()
-            torch.cuda.current_stream().wait_stream(self.stream)
-        else:
-            if self.calls == GRAPH_WARMUP:
-                with torch.cuda.graph(self.graph, stream=self.stream):
-                    self.function()
-            self.graph.replay()
-        self.calls += 1
-
-
 @torch.no_grad()
 def as_kept(generator: Generator) -> Generator:
     """A copy of a generator as :func:`load_generator` gives it back, in evaluation mode.
 
-    Parameters are rounded to float16, then the batch-norm statistics taken anew. What is scored is such a copy, so
-    that the scores are those of the file.
+    Parameters are rounded to float16, then the batch-norm statistics are recomputed. Scores are computed from this
+    copy, so they match the saved file.
     """
     copied = copy.deepcopy(generator).to(memory_format=torch.contiguous_format)
     for parameter in copied.parameters():
@@ -194,15 +157,12 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
 @torch.no_grad()
 def sample_grid(path: Path, generator: Generator, count: int = 64) -> None:
     """Images of the same noise each time, in every run, on a grid."""
+    from torchvision.utils import save_image
+
     noise = torch.randn(count, generator.dimz, generator=torch.Generator().manual_seed(EVAL_SEED))
     images = generator(noise.to(next(generator.parameters()).device)).cpu()
-    with checkpoint.atomic_write(path) as temporary:
+    with atomic_write(path) as temporary:
         save_image(images, temporary, nrow=int(count**0.5), normalize=True, value_range=(-1, 1))
-
-
-def use_fast(management: Management) -> bool:
-    """Whether a run takes the fast path: unless it is told not to, for it is nowhere slower than the plain one."""
-    return management.fast != "no"
 
 
 class RandomState:
@@ -217,59 +177,53 @@ class RandomState:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["cpu"].cpu())
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
+        elif ("cuda" in state) != (self.device.type == "cuda"):  # a new seed, which follows from the old state
+            print(f"the run changes its device to {self.device}: random numbers start from a new seed", file=sys.stderr)
+            torch.manual_seed(zlib.crc32(torch.cat(list(state.values())).cpu().numpy()))
 
 
 Evaluate = Callable[[Critic, Generator, Generator, bool], dict[str, float]]
 
 
 def train(
-    hp: Hyperparameters,
-    management: Management,
-    images: Tensor,
-    folder: Path,
-    evaluate: Evaluate | None = None,
-    deadline: float = math.inf,
-    label: str = "",
-    progress: bool = True,
+    run: Run, images: Tensor, evaluate: Evaluate | None = None, deadline: float = math.inf, progress: bool = True
 ) -> tuple[Players, list[dict[str, Any]], int]:
-    """Train a GAN, or go on from the checkpoint in the run's folder.
+    """Train a GAN, or resume from the checkpoint in the run's folder.
 
     Args:
-        hp: The run.
-        management: How often things are written, and ``fast``.
+        run: The run.
         images: uint8, ``(N, 3, 32, 32)``, on the device that trains.
-        folder: Where the run lives.
         evaluate: Numbers of an evaluation, from the critic, the generator that is kept and the trained one, both
             :func:`as_kept`, and whether training is over.
         deadline: The moment of ``time.monotonic`` at which to stop with a checkpoint.
-        label: The progress bar's.
-        progress: Show it.
+        progress: Show a progress bar.
 
     Returns:
         The players, the lines of metrics, and the updates that are done: all of them, or as many as time allowed.
     """
-    device = images.device
-    fast = use_fast(management)
+    hp, management, folder, device = run.hp, run.management, run.folder, images.device
+    fast = management.fast != "no"  # nowhere slower than the plain path
     players = Players(hp, device, fast)
-    images = images.contiguous(memory_format=torch.channels_last) if fast else images
     total = torch.zeros((), device=device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
-    state = checkpoint.Checkpoint(folder / "checkpoint.pt", players=players, total=total, random=RandomState(device))
+    origin = {**determining(hp), "images": fingerprint(images)}
+    parts = {"players": players, "total": total, "random": RandomState(device)}
+    state = checkpoint.Checkpoint(folder / "checkpoint.pt", origin, **parts)
     done = state.restore()
     step, seconds = done.get("step", 0), done.get("seconds", 0.0)
 
+    images = images.contiguous(memory_format=torch.channels_last) if fast else images
     advance = make_advance(hp, players, images, total, precision(fast, device) == "bfloat16")
     advance = Graphed(advance) if fast and device.type == "cuda" else advance
     saved = time.monotonic()
     with (
         Interruption() as interruption,
-        Record(folder, step) as record,
-        tqdm(total=hp.max_iters, initial=step, desc=label, unit=" updates", disable=not progress) as bar,
+        Record(folder, done.get("lines", [])) as record,
+        tqdm(total=hp.max_iters, initial=step, desc=run.name, unit=" updates", disable=not progress) as bar,
     ):
-        record.say(f"at update {step} of {hp.max_iters} on {device}")
         while step < hp.max_iters and time.monotonic() < deadline and not interruption.requested:
             started = time.perf_counter()
             until = min(hp.max_iters, *(n * (step // n + 1) for n in (management.log_every, management.eval_every)))
@@ -291,12 +245,114 @@ def train(
                 sample_grid(folder / f"samples_{step:06}.png", kept)
                 if evaluate:
                     record.add(step, **evaluate(players.critic, kept, as_kept(players.generator), last))
-            if last or time.monotonic() - saved >= 60 * management.checkpoint_minutes:
-                state.save(step=step, seconds=seconds)
-                saved = time.monotonic()
+            if step < hp.max_iters and time.monotonic() - saved < 60 * management.checkpoint_minutes:
+                continue
+            state.save(step=step, seconds=seconds, lines=record.lines)
+            saved = time.monotonic()
         if step < hp.max_iters:
-            state.save(step=step, seconds=seconds)
-            record.say(f"stopped at update {step}")
+            state.save(step=step, seconds=seconds, lines=record.lines)
         if interruption.requested and step < hp.max_iters:
             interruption.stop(f"{folder}: stopped at update {step}, saved")
     return players, record.lines, step
+
+
+@dataclass
+class Images:
+    """Images on the device, and what scores generated ones against them."""
+
+    dataset: str
+    train: Tensor
+    test: Tensor
+    network: score.Network | None
+    management: Management
+
+    @property
+    def scores(self) -> Literal["none", "inception", "classifier"]:
+        """What scores, by the name that ``--scores`` has for it."""
+        if self.network is None:
+            return "none"
+        return "classifier" if self.network.suffix else "inception"
+
+    def evaluation(self, dimz: int) -> EvalStep:
+        """The evaluation step for generators of a noise size, against the reference that was asked for."""
+        assert self.network is not None
+        reference = self.management.fid_reference
+        real = self.train if reference == "train" else self.test
+        label = f"{reference}-{Path(self.dataset).name}"
+        return score.make_evaluation(self.network, real, dimz, self.management.data_path, label)
+
+
+def load_images(management: Management) -> Images:
+    """The images, and the network that scores.
+
+    Raises:
+        InputError: There is no such device or data set.
+        data.DataUnavailableError: The data set, or the weights of the network that scores, cannot be had.
+    """
+    device = choose_device(management.device)
+    dataset, train, test = data.load_images(management.dataset, management.data_path)
+    network = None
+    if management.scores != "none" and not (management.scores == "auto" and dataset != "cifar10"):
+        network = score.network(management.scores, management.inception_weights or None, device)
+    held_out = test if len(test) > 1 else train  # a folder of a few images has too few others for an FID
+    return Images(dataset, train.to(device), held_out.to(device), network, management)
+
+
+def resolved(management: Management, images: Images) -> Management:
+    """What manages runs, with the data set, the scores and the device that ``auto`` stood for."""
+    device, fast = images.train.device.type, "no" if management.fast == "no" else "yes"
+    return dataclasses.replace(management, dataset=images.dataset, scores=images.scores, device=device, fast=fast)
+
+
+def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Images, dict[str, dict[str, Any] | None]]:
+    """Do image runs, one after the other.
+
+    Returns:
+        The runs as they were done, with what ``auto`` stood for; the images; the results by label, None where time
+        was up before the end.
+
+    Raises:
+        InputError: A folder holds another configuration's run, or there is no such device. Nothing has been run then.
+        data.DataUnavailableError: The data set cannot be had.
+    """
+    deadline = time.monotonic() + (60 * runs[0].management.max_minutes or math.inf)
+    images = load_images(runs[0].management)
+    runs = [dataclasses.replace(run, management=resolved(run.management, images)) for run in runs]
+    with contextlib.ExitStack() as folders:
+        for run in runs:
+            folders.enter_context(run.claim())
+        return list(runs), images, {run.label: run_images(run, images, deadline, progress) for run in runs}
+
+
+def run_images(run: Run, images: Images, deadline: float = math.inf, progress: bool = True) -> dict[str, Any] | None:
+    """Train one configuration on images. The result, or None where time was up before the end."""
+    hp, management, path = run.hp, run.management, run.folder / "result.json"
+    if (finished := read_json(path)) is not None:
+        return finished
+    evaluate = None
+    if images.network:
+        eval_step, network = images.evaluation(hp.generator_dimz), images.network
+
+        def evaluate(critic: Critic, kept: Generator, trained: Generator, last: bool) -> dict[str, float]:
+            """Scores of both generators; the critic's means belong to the one that it is trained against."""
+            count = management.final_samples if last else management.eval_samples
+            # By their calls: their batch-norm statistics are their own already, and need not be taken anew.
+            of_kept, of_trained = (
+                eval_step(score.batches(images.test, count), critic, generator.__call__)[1]
+                for generator in (kept, trained)
+            )
+            line = {"samples": count, "cp": of_trained["cp"], "cq": of_trained["cq"]}
+            for ending, scores in (("", of_kept), ("_trained", of_trained)):
+                line |= {f"{key}{network.suffix}{ending}": scores[key] for key in score.KEYS}
+            return line
+
+    players, lines, step = train(run, images.train, evaluate, deadline, progress)
+    if step < hp.max_iters:
+        return None
+    kept = as_kept(averaged_of(players, hp))
+    save_generator(run.folder / "generator.pt", kept, hp)
+    result: dict[str, Any] = {"dataset": images.dataset, "metrics": lines}
+    if images.network:
+        result["final"] = next(line for line in reversed(lines) if "samples" in line)
+    write_json(path, result)
+    return result
