@@ -1,7 +1,7 @@
 # make TARGET, on a machine with Python 3.11 or newer; README says what Linux needs besides
 #   install      make .venv and install requirements.txt, as every target but colab.zip does first
 #   report       run the profile's experiments and build report.pdf; html: the same as one page for a screen
-#   test         style, types and all tests; test-quick: without those that take more than some seconds
+#   test         all tests; test-quick: without those that take more than some seconds; lint: style and types
 #   faults       damaged files, kills, full disks and bad input, half an hour of them
 #   benchmark    speed beside the textbook loop
 #   colab.zip    what the notebooks need in Colab, in one file
@@ -40,11 +40,11 @@ colab.zip:
 address: .venv/installed
 	$(BIN)/python -m report.address $(if $(REPOSITORY),--repository "$(REPOSITORY)")
 
-test: lint
+test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # What takes more than some seconds left out.
-test-quick: lint
+test-quick: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # Damaged files, kills, full disks and bad input, many more of them than "make test" tries; the README's table of it.
@@ -57,6 +57,7 @@ test-slurm: .venv/installed
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null || { echo "no Slurm here: apt-get install slurm-wlm munge"; exit 2; }
 	$(BIN)/python -m pytest tests/lab/test_jobs.py -k slurm -rA
 
+# For maintainers and CI: a newcomer's tests run whatever a type checker thinks of tomorrow's libraries.
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -68,7 +68,9 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()  # one process at a time writes to the screen
     tqdm.set_lock(lock)
-    waiting, running, results = collections.deque(calls), {}, {}
+    waiting = collections.deque(calls)
+    running: dict[Future, str] = {}
+    results: dict[str, Any] = {}
     executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lock))
     try:
         while waiting or running:
@@ -184,8 +186,8 @@ def run_on_slurm(
     print(f"{len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}: scancel stops them", file=sys.stderr)
     failed = {}
     for name, job in tqdm(list(zip(calls, jobs, strict=True)), desc="slurm", unit=" runs"):
-        if error := job.exception():
-            failed[name] = f"{str(error).strip().splitlines()[-1]} (logs: {job.paths.folder})"
+        if failure := job.exception():
+            failed[name] = f"{str(failure).strip().splitlines()[-1]} (logs: {job.paths.folder})"
     return failed
 
 

@@ -230,8 +230,8 @@ def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None 
     if management.exp_name and len(configurations) > 1:
         raise InputError(f"exp_name names the folder of one configuration, and {pattern} means {len(configurations)}")
     return [
-        Run(name, dataclasses.replace(hp, seed=hp.seed if seed is None else seed), management)
-        for seed in dict.fromkeys(seeds or [None])
+        Run(name, dataclasses.replace(hp, **changes), management)
+        for changes in ([{"seed": seed} for seed in dict.fromkeys(seeds)] or [{}])
         for name, hp in configurations.items()
     ]
 

@@ -181,7 +181,7 @@ class RandomState:
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
         elif ("cuda" in state) != (self.device.type == "cuda"):  # a new seed, which follows from the old state
             print(f"the run changes its device to {self.device}: random numbers start from a new seed", file=sys.stderr)
-            torch.manual_seed(zlib.crc32(torch.cat(list(state.values())).cpu().numpy()))
+            torch.manual_seed(zlib.crc32(bytes(torch.cat([part.cpu() for part in state.values()]))))
 
 
 Evaluate = Callable[[Critic, Generator, Generator, bool], dict[str, float]]
@@ -300,8 +300,13 @@ def load_images(management: Management) -> Images:
 
 def resolved(management: Management, images: Images) -> Management:
     """What manages runs, with the data set, the scores and the device that ``auto`` stood for."""
-    device, fast = images.train.device.type, "no" if management.fast == "no" else "yes"
-    return dataclasses.replace(management, dataset=images.dataset, scores=images.scores, device=device, fast=fast)
+    return dataclasses.replace(
+        management,
+        dataset=images.dataset,
+        scores=images.scores,
+        device=images.train.device.type,
+        fast="no" if management.fast == "no" else "yes",
+    )
 
 
 def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Images, dict[str, dict[str, Any] | None]]:
