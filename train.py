@@ -27,7 +27,7 @@ from lab.device import one_thread, usable_cores
 from lab.files import fingerprint, write_json
 from lab.options import InputError, check, determining, option, parse
 from lab.record import Record
-from question3 import natural, plots, stacked_flows
+from question3 import natural, stacked_flows
 from question3.scores import score_from_density, score_from_samples
 from solution import Flow
 
@@ -196,6 +196,8 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
     """One picture per target on the plane, of the flow of the median seed."""
     if group.dim != 2:
         return
+    from question3 import plots  # drawing libraries take seconds to import
+
     count = len(group.options.seed)
     for start, (name, target) in zip(range(0, len(flows), count), group.targets.items(), strict=True):
         place = start + median_of(records[start : start + count])

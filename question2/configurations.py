@@ -229,9 +229,10 @@ def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None 
     configurations = {name: dataclasses.replace(CONFIGURATIONS[name], **overrides) for name in matching(pattern)}
     if management.exp_name and len(configurations) > 1:
         raise InputError(f"exp_name names the folder of one configuration, and {pattern} means {len(configurations)}")
+    changes_by_seed: list[dict[str, Any]] = [{"seed": seed} for seed in dict.fromkeys(seeds)] or [{}]
     return [
         Run(name, dataclasses.replace(hp, **changes), management)
-        for changes in ([{"seed": seed} for seed in dict.fromkeys(seeds)] or [{}])
+        for changes in changes_by_seed
         for name, hp in configurations.items()
     ]
 
