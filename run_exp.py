@@ -70,7 +70,7 @@ def main(management: Management, hyperparameters: Hyperparameters) -> dict[str, 
 
     Raises:
         InputError: The folder holds another configuration's run, or there is no such device.
-        data.DataUnavailableError: The data set cannot be had.
+        data.DataUnavailableError: The data set is not available.
     """
     run = Run(name_of(hyperparameters), hyperparameters, management)
     result = run_all([run])[run.label]
@@ -95,10 +95,10 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, A
         from question2.games import run_games
 
         results.update(run_games(games, progress))
-    if of_images := [run for run in runs if run.hp.task == "CIFAR10"]:
+    if image_runs := [run for run in runs if run.hp.task == "CIFAR10"]:
         from question2 import images
 
-        results.update(images.run_all(of_images, progress)[2])
+        results.update(images.run_all(image_runs, progress)[2])
     return results
 
 

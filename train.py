@@ -23,7 +23,7 @@ from data.densities import TARGETS, Target
 from lab import jobs
 from lab.checkpoint import Checkpoint
 from lab.claim import claim
-from lab.device import one_thread, usable_cores
+from lab.device import one_thread, usable_cores, warn_if_busy
 from lab.files import fingerprint, write_json
 from lab.options import InputError, check, determining, option, parse
 from lab.record import Record
@@ -94,8 +94,14 @@ class Group:
         """What the numbers of the flows depend on: options, and points or energies."""
         fixed = torch.randn(100, self.dim, generator=torch.Generator().manual_seed(0))
         learned = [self.points[name] if self.points else self.targets[name].energy(fixed) for name in self.targets]
-        values = {key: value for key, value in determining(self.options).items() if key not in ("source", "data")}
+        left_out = {"source", "data", *may_grow(self.options)}
+        values = {key: value for key, value in determining(self.options).items() if key not in left_out}
         return {**values, "source": self.source, "num_layers": self.num_layers, "targets": fingerprint(*learned)}
+
+
+def may_grow(options: Hyperparameters) -> tuple[str, ...]:
+    """What a later start may ask more of: updates, where the step size does not depend on their number."""
+    return ("num_iter",) if options.recipe == "assignment" else ()
 
 
 def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Tensor:
@@ -332,7 +338,7 @@ class Launched(Group):
 
     @property
     def label(self) -> str:
-        return f"{super().label}_{fingerprint(self.origin())[:8]}"
+        return f"{super().label}_{fingerprint(self.origin(), self.options.num_iter)[:8]}"
 
 
 def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> list[dict[str, Any]]:
@@ -353,13 +359,14 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     Raises:
         InputError: The folder holds another configuration's run.
     """
-    with claim(options.out, options):
+    with claim(options.out, options, may_grow=may_grow(options)):
         started = time.perf_counter()
         targets = {name: TARGETS[name] for name in options.data}
         groups = []
         for source in options.source:
             points = {name: target.data_set() for name, target in targets.items()} if source == "samples" else {}
             groups += [Group(source, k, targets, points, options) for k in options.num_layers]
+        warn_if_busy()
         records = run_groups(groups, options.workers or usable_cores(), progress)
         result = {"runs": records, "wall_seconds": time.perf_counter() - started}
         write_json(Path(options.out) / "result.json", result)

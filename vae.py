@@ -9,6 +9,7 @@ from lab import interruption
 
 # isort: split
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 from lab.checkpoint import Checkpoint
 from lab.claim import claim
-from lab.device import choose_device, compile_where_possible
+from lab.device import choose_device, compile_where_possible, warn_if_busy
 from lab.estimates import mean_and_error
 from lab.files import fingerprint, read_json, write_json
 from lab.options import InputError, check, determining, option, parse
@@ -138,6 +139,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     state = Checkpoint(Path(options.out) / "checkpoint.pt", origin(options, splits), **parts)
     lines: list[dict[str, float]] = state.restore().get("lines", [])
 
+    print(f"{options.dataset}: {len(images)} training images", file=sys.stderr)
+    warn_if_busy()
     compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
     exact = elbo if options.divergence == "exact" else sampled_elbo
     objective = exact if options.gradient == "total" else path_elbo
@@ -152,7 +155,7 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
                 stop.stop(f"{options.out}: stopped after epoch {epoch}, saved")
             started = time.perf_counter()
             learning_rate = float(scheduler.get_last_lr()[0])
-            # As a tensor, since for each new number the objective would be compiled anew.
+            # As a tensor, since the objective would be compiled again for each new number.
             weight = torch.tensor(min(1.0, (epoch + 1) / options.warmup)) if options.warmup else 1.0
             mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator, weight)
             line: dict[str, float] = {
@@ -174,7 +177,13 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
 
 def origin(options: Hyperparameters, splits: data.Splits) -> dict[str, Any]:
     """What the numbers of a run depend on: its options and its data."""
-    return {**determining(options), "images": fingerprint(*splits)}
+    values = {key: value for key, value in determining(options).items() if key not in may_grow(options)}
+    return {**values, "images": fingerprint(*splits)}
+
+
+def may_grow(options: Hyperparameters) -> tuple[str, ...]:
+    """What a later start may ask more of: epochs, where the learning rate does not depend on their number."""
+    return ("epochs",) if options.schedule == "constant" else ()
 
 
 def _scheduler(
@@ -196,12 +205,12 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
 
     Raises:
         InputError: The folder holds another configuration's run.
-        data.DataUnavailableError: The data set was named and cannot be had.
+        data.DataUnavailableError: The data set was named and is not available.
     """
     dataset, splits = data.load(options.dataset, options.data, options.seed)
     options = replace(options, dataset=dataset)
     choose_device(options.device)  # a run that cannot begin claims no folder
-    with claim(options.out, options):
+    with claim(options.out, options, may_grow=may_grow(options)):
         return _run(options, splits, progress)
 
 
@@ -209,7 +218,8 @@ def _run(options: Hyperparameters, splits: data.Splits, progress: bool) -> tuple
     vae, history = train(options, splits, progress)
     valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
     path = Path(options.out) / "result.json"
-    log_px = (read_json(path) or {}).get("test_log_px", {})
+    before = read_json(path) or {}
+    log_px = before.get("test_log_px", {}) if before.get("history") == history else {}
     result = {
         "dataset": options.dataset,
         "seed": options.seed,

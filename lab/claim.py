@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lab.options import InputError, determining
 
 
 @contextlib.contextmanager
-def claim(folder: str | os.PathLike, *options: Any, **more: Any) -> Iterator[None]:
+def claim(folder: str | os.PathLike, *options: Any, may_grow: Sequence[str] = (), **more: Any) -> Iterator[None]:
     """Reserve a run's folder for one configuration, and lock it for this process while the block lasts.
 
     The configuration is written to ``config.json`` there. The operating system releases the lock when the process
@@ -23,6 +23,7 @@ def claim(folder: str | os.PathLike, *options: Any, **more: Any) -> Iterator[Non
     Args:
         folder: The run's folder, made if it is missing.
         options: Dataclasses. Started again with the same values, a run resumes; ``bookkeeping`` fields may differ.
+        may_grow: Fields, such as a number of updates, that may be larger than before: the run goes further.
         more: Further values that must be the same.
 
     Raises:
@@ -43,19 +44,23 @@ def claim(folder: str | os.PathLike, *options: Any, **more: Any) -> Iterator[Non
         except (OSError, NotImplementedError):
             warn_once(f"the file system of {folder} does not lock files: start one process at a time there")
         if path.exists():
-            _check_same(path, _plain(fixed))
+            _check_same(path, _plain(fixed), may_grow)
         for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
         write_json(path, _plain(values))
         yield
 
 
-def _check_same(path: Path, values: dict[str, Any]) -> None:
+def _check_same(path: Path, values: dict[str, Any], may_grow: Sequence[str]) -> None:
     """Refuse a folder whose ``config.json`` is another configuration's, or not ours."""
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-        other = [f"{name}={written.get(name)}" for name, value in values.items() if written.get(name) != value]
-    except (ValueError, AttributeError):
+        other = [
+            f"{name}={written.get(name)}"
+            for name, value in values.items()
+            if written.get(name) != value and not (name in may_grow and written[name] < value)
+        ]
+    except (ValueError, AttributeError, KeyError, TypeError):
         raise InputError(f"{path} is damaged, or not ours: delete it, or choose another --out") from None
     if other:
         raise InputError(f"{path.parent} holds a run with {', '.join(other)}; choose another --out")

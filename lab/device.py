@@ -21,6 +21,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def warn_if_busy() -> None:
+    """Say so in one line where other programs keep all cores busy: threads that wait for each other are then slow."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > usable_cores() and torch.get_num_threads() > 1:
+        print(
+            f"this machine is busy (load {load:.1f}, {usable_cores()} cores): OMP_NUM_THREADS=1 may be much faster",
+            file=sys.stderr,
+        )
+
+
 def choose_device(name: str) -> torch.device:
     """The named device; ``auto`` takes CUDA where there is one, else the CPU.
 
@@ -138,6 +148,8 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
         current, repaired = torch.compile(function, dynamic=False, options=options or None), False
     except OSError as error:  # torch makes its cache's folder when it is imported
         return _uncompiled(function, error)
+
+    print("compiling, up to a minute", file=sys.stderr)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         nonlocal current, repaired

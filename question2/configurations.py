@@ -205,7 +205,7 @@ class Run:
 
     def claim(self) -> contextlib.AbstractContextManager[None]:
         """Reserve the folder for this run, as :func:`lab.claim.claim` does."""
-        return claim(self.folder, self.management, self.hp, config=self.name)
+        return claim(self.folder, self.management, self.hp, may_grow=["max_iters"], config=self.name)
 
 
 def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None = None, **overrides: Any) -> list[Run]:

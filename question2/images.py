@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 from gan import EVAL_SEED, EvalStep, make_train_step, refresh_batch_norm
 from lab import checkpoint
-from lab.device import Graphed, choose_device, in_bfloat16, precision
+from lab.device import Graphed, choose_device, in_bfloat16, precision, warn_if_busy
 from lab.files import atomic_write, fingerprint, read_json, write_json
 from lab.interruption import Interruption
 from lab.options import determining
@@ -209,7 +209,8 @@ def train(
     total = torch.zeros((), device=device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
-    origin = {**determining(hp), "images": fingerprint(images)}
+    fixed = {key: value for key, value in determining(hp).items() if key != "max_iters"}
+    origin = {**fixed, "images": fingerprint(images)}
     parts = {"players": players, "total": total, "random": RandomState(device)}
     state = checkpoint.Checkpoint(folder / "checkpoint.pt", origin, **parts)
     done = state.restore()
@@ -242,9 +243,12 @@ def train(
                 total.zero_()
             if step == until and (step % management.eval_every == 0 or last):
                 kept = as_kept(averaged_of(players, hp))
+                trained = as_kept(players.generator)
                 sample_grid(folder / f"samples_{step:06}.png", kept)
+                if hp.generator_alpha_ema is not None:  # in a short run the average still holds its first weights
+                    sample_grid(folder / f"samples_trained_{step:06}.png", trained)
                 if evaluate:
-                    record.add(step, **evaluate(players.critic, kept, as_kept(players.generator), last))
+                    record.add(step, **evaluate(players.critic, kept, trained, last))
             if step < hp.max_iters and time.monotonic() - saved < 60 * management.checkpoint_minutes:
                 continue
             state.save(step=step, seconds=seconds, lines=record.lines)
@@ -287,7 +291,7 @@ def load_images(management: Management) -> Images:
 
     Raises:
         InputError: There is no such device or data set.
-        data.DataUnavailableError: The data set, or the weights of the network that scores, cannot be had.
+        data.DataUnavailableError: The data set, or the weights of the network that scores, is not available.
     """
     device = choose_device(management.device)
     dataset, train, test = data.load_images(management.dataset, management.data_path)
@@ -318,10 +322,12 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Imag
 
     Raises:
         InputError: A folder holds another configuration's run, or there is no such device. Nothing has been run then.
-        data.DataUnavailableError: The data set cannot be had.
+        data.DataUnavailableError: The data set is not available.
     """
     deadline = time.monotonic() + (60 * runs[0].management.max_minutes or math.inf)
     images = load_images(runs[0].management)
+    print(f"{images.dataset}: {len(images.train)} training images", file=sys.stderr)
+    warn_if_busy()
     runs = [dataclasses.replace(run, management=resolved(run.management, images)) for run in runs]
     with contextlib.ExitStack() as folders:
         for run in runs:
@@ -332,7 +338,7 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Imag
 def run_images(run: Run, images: Images, deadline: float = math.inf, progress: bool = True) -> dict[str, Any] | None:
     """Train one configuration on images. The result, or None where time was up before the end."""
     hp, management, path = run.hp, run.management, run.folder / "result.json"
-    if (finished := read_json(path)) is not None:
+    if (finished := read_json(path)) is not None and finished["metrics"][-1]["step"] == hp.max_iters:
         return finished
     evaluate = None
     if images.network:
@@ -341,13 +347,13 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
         def evaluate(critic: Critic, kept: Generator, trained: Generator, last: bool) -> dict[str, float]:
             """Scores of both generators; the critic's means belong to the one that it is trained against."""
             count = management.final_samples if last else management.eval_samples
-            # By their calls: their batch-norm statistics are their own already, and need not be taken anew.
-            of_kept, of_trained = (
+            # By their calls: their batch-norm statistics are their own already, and need not be recomputed.
+            kept_scores, trained_scores = (
                 eval_step(score.batches(images.test, count), critic, generator.__call__)[1]
                 for generator in (kept, trained)
             )
-            line = {"samples": count, "cp": of_trained["cp"], "cq": of_trained["cq"]}
-            for ending, scores in (("", of_kept), ("_trained", of_trained)):
+            line = {"samples": count, "cp": trained_scores["cp"], "cq": trained_scores["cq"]}
+            for ending, scores in (("", kept_scores), ("_trained", trained_scores)):
                 line |= {f"{key}{network.suffix}{ending}": scores[key] for key in score.KEYS}
             return line
 
