@@ -1,35 +1,41 @@
 """Generative adversarial networks (question 2): losses, gradient penalties and the training step.
 
-The critic C is high on real data p and low on generated data q. The metric is what the critic maximises and the
-generator minimises; a penalty on the critic's gradient keeps the game within bounds.
+The critic C should be high on real data p and low on generated data q. The critic maximises a metric and the generator
+minimises it; a penalty on the critic's gradient stabilises the training.
+
+In all functions, ``p`` and ``q`` are real and generated samples, ``(N, *sample)``; ``(N,)`` are scalar samples.
+``critic`` maps them to one value for each sample; ``cp`` and ``cq`` are its values at p and q, in any shape.
+Losses and penalties are means over all samples: scalars, differentiable in the critic's parameters.
 
 Sources: Goodfellow et al. (2014), Generative adversarial nets; Arjovsky et al. (2017), Wasserstein generative
 adversarial networks; Gulrajani et al. (2017), Improved training of Wasserstein GANs; Mescheder et al. (2018), Which
 training methods for GANs do actually converge?; Yazıcı et al. (2019), The unusual effectiveness of averaging in GAN
 training.
 
-``python gan.py`` runs the examples below as checks.
+``python gan.py`` runs the examples below as tests.
 """
 
 import contextlib
 import doctest
-import hashlib
+import gzip
+import io
 import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 AVAILABLE_LOSSES = ["JSD", "W1"]
 AVAILABLE_REGULARIZERS = ["GP", "R1", None]
-EVAL_SAMPLES = 50_000  # images of an evaluation, real and generated, at most
-EVAL_SEED = 0  # of an evaluation's noise
+EVAL_SAMPLES = 50_000  # at most this many real and this many generated images in an evaluation
+EVAL_SEED = 0  # seed of the noise in an evaluation
 
 Critic = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor, Critic], Tensor]
@@ -38,19 +44,13 @@ EvalStep = Callable[..., tuple[Tensor, dict[str, float]]]
 
 
 def jsd(cp: Tensor, cq: Tensor) -> Tensor:
-    r"""Lower bound on the Jensen-Shannon divergence that a critic of logits certifies.
+    r"""Lower bound on the Jensen-Shannon divergence.
 
     .. math:: \tfrac12 \mathbb{E}_p[\log \sigma(C)] + \tfrac12 \mathbb{E}_q[\log(1 - \sigma(C))] + \log 2
 
-    Args:
-        cp: Critic values at real samples, any shape; the mean is over all of them.
-        cq: Critic values at generated samples, any shape.
+    In nats, at most log 2; the divergence itself for the optimal critic, log p(x) - log q(x).
 
-    Returns:
-        A scalar in nats, at most log 2; equal to the divergence for the best critic, log p(x) - log q(x).
-
-    Source:
-        Goodfellow et al. (2014), section 4.1; half of the value function there, plus log 2.
+    Source: Goodfellow et al. (2014), section 4.1; half of the value function there, plus log 2.
 
     Example:
         >>> jsd(torch.tensor([1e4]), torch.tensor([-1e4]))
@@ -60,19 +60,11 @@ def jsd(cp: Tensor, cq: Tensor) -> Tensor:
 
 
 def w1(cp: Tensor, cq: Tensor) -> Tensor:
-    r"""Lower bound on the Wasserstein-1 distance that a critic of Lipschitz constant 1 certifies.
+    r"""Lower bound on the Wasserstein-1 distance if the critic has Lipschitz constant 1.
 
     .. math:: \mathbb{E}_p[C] - \mathbb{E}_q[C]
 
-    Args:
-        cp: Critic values at real samples, any shape; the mean is over all of them.
-        cq: Critic values at generated samples, any shape.
-
-    Returns:
-        A scalar, in units of the critic: those of the distance between samples if its slope is at most 1.
-
-    Source:
-        Arjovsky et al. (2017), equation 2 (the Kantorovich-Rubinstein duality).
+    Source: Arjovsky et al. (2017), equation 2 (the Kantorovich-Rubinstein duality).
 
     Example:
         >>> w1(torch.tensor([2.0, 4.0]), torch.tensor([1.0]))
@@ -81,23 +73,15 @@ def w1(cp: Tensor, cq: Tensor) -> Tensor:
     return cp.mean() - cq.mean()
 
 
-def r1gp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
+def r1gp(p: Tensor, cp: Tensor | None, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
     r"""Zero-centred gradient penalty on real data.
 
     .. math:: \mathbb{E}_p\big[\|\nabla_x C(x)\|^2\big]
 
-    Args:
-        p: Real samples, ``(N, *sample)``; ``(N,)`` are scalar samples.
-        cp: Critic values at p. Where they were computed from this p, and p requires a gradient, the critic is not run
-            again.
-        q, cq: Generated samples and the critic's values there; not used.
-        critic: Maps ``(N, *sample)`` to one value for each sample.
+    If p requires a gradient and cp was computed from it, the critic is not run again; cp may be None. q and cq are not
+    used.
 
-    Returns:
-        A scalar, differentiable in the critic's parameters.
-
-    Source:
-        Mescheder et al. (2018), equation 9, without the factor γ/2.
+    Source: Mescheder et al. (2018), equation 9, without the factor γ/2.
 
     Example:
         >>> p = torch.zeros(5, 2)
@@ -105,7 +89,7 @@ def r1gp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor
         tensor(25.)
     """
     gradient = None
-    if p.requires_grad and cp.requires_grad:
+    if cp is not None and cp.requires_grad and p.requires_grad:
         (gradient,) = torch.autograd.grad(cp.sum(), p, create_graph=True, allow_unused=True)
     slopes = _slopes(p, critic) if gradient is None else gradient.reshape(len(p), -1)
     return slopes.square().sum(1).mean()
@@ -117,20 +101,13 @@ def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
     .. math:: \mathbb{E}\big[(\|\nabla_x C(x)\| - 1)^2\big], \quad
         x = \epsilon p + (1 - \epsilon) q, \quad \epsilon \sim U(0, 1)
 
-    Args:
-        p, q: Real and generated samples, as many of each, both ``(N, *sample)``; one ε is drawn for each pair. A
-            scalar sample may be ``(N,)`` on one side and ``(N, 1)`` on the other.
-        cp, cq: The critic's values there; not used.
-        critic: Maps ``(N, *sample)`` to one value for each sample.
-
-    Returns:
-        A scalar, differentiable in the critic's parameters.
+    One ε is drawn for each pair. Scalar samples may be ``(N,)`` on one side and ``(N, 1)`` on the other. cp and cq are
+    not used.
 
     Raises:
-        ValueError: There is not one generated sample, of the same size, for each real one.
+        ValueError: p and q differ in the number of samples or in their size.
 
-    Source:
-        Gulrajani et al. (2017), equation 3.
+    Source: Gulrajani et al. (2017), equation 3.
 
     Example:
         >>> p, q = torch.ones(5, 2), torch.zeros(5, 2)
@@ -138,19 +115,21 @@ def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
         tensor(16.)
     """
     if len(p) != len(q) or p.numel() != q.numel():
-        raise ValueError(f"p has shape {tuple(p.shape)} and q {tuple(q.shape)}: samples are paired, one of each")
+        raise ValueError(f"p has shape {tuple(p.shape)} and q {tuple(q.shape)}: their samples must be paired")
     epsilon = torch.rand(len(p), *[1] * (p.ndim - 1), dtype=p.dtype, device=p.device)
     slopes = _slopes(torch.lerp(q.detach().reshape(p.shape), p.detach(), epsilon), critic)
-    # The norm's derivative at a slope of exactly zero is taken as zero, not as not-a-number.
+    # torch defines the derivative of the norm at zero as zero, so the penalty's gradient is never NaN.
     return (torch.linalg.vector_norm(slopes, dim=1) - 1).square().mean()
 
 
 def _slopes(x: Tensor, critic: Critic) -> Tensor:
-    """The critic's gradient at each sample, flattened to ``(N, size of a sample)``, from a pass of its own."""
+    """Gradient of the critic at each sample, ``(N, size of a sample)``; zero if the critic ignores its input."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        # A sample's value depends on that sample alone, so the sum's gradient holds each value's own.
-        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True, materialize_grads=True)
+        total = critic(x).sum()  # each value depends on its own sample alone, so one pass gives every gradient
+    if not total.requires_grad:
+        return torch.zeros_like(x).reshape(len(x), -1)
+    (gradient,) = torch.autograd.grad(total, x, create_graph=True, materialize_grads=True)
     return gradient.reshape(len(x), -1)
 
 
@@ -159,7 +138,7 @@ PENALTIES = {"GP": ogp, "R1": r1gp, None: None}
 
 
 def make_losses(loss_type: str, reg_type: str | None = None, reg_cf: float = 1.0) -> tuple[Loss, Loss]:
-    r"""The metric that both players fight over, and the loss that the critic descends.
+    r"""Return the metric and the critic's loss.
 
     .. math:: \text{critic\_loss} = -\text{metric} + \text{reg\_cf} \cdot \text{penalty}
 
@@ -169,11 +148,10 @@ def make_losses(loss_type: str, reg_type: str | None = None, reg_cf: float = 1.0
         reg_cf: Weight of the penalty, above 0.
 
     Returns:
-        ``metric`` and ``critic_loss``, each called as ``f(p, q, critic)`` with real samples, generated samples and the
-        critic, each returning a scalar.
+        ``metric`` and ``critic_loss``, both called as ``f(p, q, critic)`` with real and generated samples.
 
     Raises:
-        NotImplementedError: There is no such loss or regulariser.
+        NotImplementedError: The loss or the regulariser is unknown.
         AssertionError: ``reg_cf`` is not above 0.
 
     Example:
@@ -183,39 +161,40 @@ def make_losses(loss_type: str, reg_type: str | None = None, reg_cf: float = 1.0
         (2.0, 0.0)
     """
     if loss_type not in AVAILABLE_LOSSES:
-        raise NotImplementedError(f"no loss {loss_type!r}: there are {AVAILABLE_LOSSES}")
+        raise NotImplementedError(f"unknown loss {loss_type!r}: choose one of {AVAILABLE_LOSSES}")
     if reg_type not in AVAILABLE_REGULARIZERS:
-        raise NotImplementedError(f"no regulariser {reg_type!r}: there are {AVAILABLE_REGULARIZERS}")
+        raise NotImplementedError(f"unknown regulariser {reg_type!r}: choose one of {AVAILABLE_REGULARIZERS}")
     if not reg_cf > 0:
         raise AssertionError(f"reg_cf must be above 0, got {reg_cf}")
-    of_values, penalty = METRICS[loss_type], PENALTIES[reg_type]
+    divergence, penalty = METRICS[loss_type], PENALTIES[reg_type]
 
     def metric(p: Tensor, q: Tensor, critic: Critic) -> Tensor:
-        return of_values(critic(p), critic(q))
+        return divergence(critic(p), critic(q))
 
     def critic_loss(p: Tensor, q: Tensor, critic: Critic) -> Tensor:
         if penalty is None:
             return -metric(p, q, critic)
-        # R1 needs the slope at the real samples: the one pass over them serves metric and penalty.
+        # R1 needs the gradient at the real samples: one pass over them serves the metric and the penalty.
         p = p.detach().requires_grad_(penalty is r1gp)
         cp, cq = critic(p), critic(q)
-        return -of_values(cp, cq) + reg_cf * penalty(p, cp, q, cq, critic)
+        return -divergence(cp, cq) + reg_cf * penalty(p, cp, q, cq, critic)
 
     return metric, critic_loss
 
 
-def apply_exponential_moving_average(source: "nn.Module | _Updated", target: nn.Module, alpha: float = 0.998) -> None:
+@torch.no_grad()
+def apply_exponential_moving_average(source: nn.Module, target: nn.Module, alpha: float = 0.998) -> None:
     r"""Move the target's parameters towards the source's, in place.
 
     .. math:: \tilde\theta \leftarrow \alpha \tilde\theta + (1 - \alpha) \theta
 
     Args:
         source: The model that is trained.
-        target: The model that holds the average, of the same architecture.
-        alpha: Share of the average that stays; it looks back over about 1/(1 - α) updates.
+        target: The model that holds the average, in float32 or float64: 16 bits cannot hold the small changes of α
+            near 1. Integer parameters have no average; they are copied.
+        alpha: Weight of the old average, which spans about 1/(1 - α) updates.
 
-    Source:
-        Yazıcı et al. (2019), equation 9.
+    Source: Yazıcı et al. (2019), equation 9.
 
     Example:
         >>> source, target = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
@@ -224,7 +203,18 @@ def apply_exponential_moving_average(source: "nn.Module | _Updated", target: nn.
         >>> round(target.weight.item(), 6)
         1.0
     """
-    get_ema_multi_avg_fn(alpha)(list(target.parameters()), list(source.parameters()), None)
+    averages, values = [], []
+    for average, value in zip(target.parameters(), source.parameters(), strict=True):
+        if average.is_floating_point() and average.itemsize < 4:
+            warnings.warn(f"an average in {average.dtype} loses small changes: keep it in float32", stacklevel=2)
+            average.copy_(torch.lerp(average.float(), value.float(), 1 - alpha))
+        elif average.is_floating_point() or average.is_complex():
+            averages.append(average)
+            values.append(value.to(average))
+        else:
+            average.copy_(value)
+    if averages:
+        get_ema_multi_avg_fn(alpha)(averages, values, None)
 
 
 def make_train_step(
@@ -234,29 +224,28 @@ def make_train_step(
     reg_cf: float = 1.0,
     alpha_ema: float | None = None,
 ) -> TrainStep:
-    """The training step of a game: some critic updates, one generator update, the moving average.
+    """Return a training step: critic updates, one generator update, the moving average.
 
     Args:
         loss_type, reg_type, reg_cf: As for :func:`make_losses`.
         critic_inner_iters: Critic updates for each generator update, at least 1.
-        alpha_ema: Share of the averaged generator that stays, in (0, 1); None for no average.
+        alpha_ema: Weight of the old average, in (0, 1); None for no average.
 
     Returns:
         ``train_step(train_data_iter, critic, critic_optim, generator, test_generator, generator_optim)``, which
-        returns the metric before the generator's update, a scalar tensor. ``generator()`` draws a batch; critic and
-        generator may be any callables, since what is updated are the parameters in the optimisers. ``test_generator``
-        holds the average; without ``alpha_ema`` it is not touched. Nothing waits for the device and nothing depends
-        on values, so the step can be captured as a CUDA graph.
+        returns the metric before the generator's update, a scalar tensor. ``generator()`` draws a batch. The step
+        updates the parameters in the optimisers, so critic and generator may be any callables. ``test_generator``
+        holds the average; without ``alpha_ema`` it is not used. The step reads no value back from the device, so a
+        CUDA graph can capture it.
 
     Raises:
-        NotImplementedError: There is no such loss or regulariser.
-        AssertionError: A number is out of its range.
+        NotImplementedError: The loss or the regulariser is unknown.
+        AssertionError: A number is out of range.
 
-    Source:
-        Goodfellow et al. (2014), algorithm 1.
+    Source: Goodfellow et al. (2014), algorithm 1.
 
     Example:
-        One update of the dirac game: the real point is 0, the generated point 1, the critic C(x) = x.
+        One update of the dirac game with the real point 0, the generated point 1 and the critic C(x) = x.
 
         >>> theta, slope = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
         >>> optimizers = [torch.optim.SGD([player], lr=0.1) for player in (slope, theta)]
@@ -273,14 +262,7 @@ def make_train_step(
     if alpha_ema is not None and not 0 < alpha_ema < 1:
         raise AssertionError(f"alpha_ema must be in (0, 1) or None, got {alpha_ema}")
 
-    def train_step(
-        train_data_iter: Iterator[Tensor],
-        critic: Critic,
-        critic_optim: torch.optim.Optimizer,
-        generator: Callable[[], Tensor],
-        test_generator: nn.Module | None,
-        generator_optim: torch.optim.Optimizer,
-    ) -> Tensor:
+    def train_step(train_data_iter, critic, critic_optim, generator, test_generator, generator_optim) -> Tensor:
         for _ in range(critic_inner_iters):
             p = next(train_data_iter)
             with torch.no_grad():
@@ -289,9 +271,9 @@ def make_train_step(
         value = metric(next(train_data_iter), generator(), critic)
         _descend(value, generator_optim)
         if alpha_ema is not None:
-            # A bare callable has no parameters to name; those in its optimiser are its own.
-            source = generator if isinstance(generator, nn.Module) else _Updated(generator_optim)
-            apply_exponential_moving_average(source, test_generator, alpha_ema)  # type: ignore[arg-type]
+            # A bare callable does not list its parameters, its optimiser does.
+            source = generator if isinstance(generator, nn.Module) else nn.ParameterList(_parameters(generator_optim))
+            apply_exponential_moving_average(source, test_generator, alpha_ema)
         return value.detach()
 
     return train_step
@@ -305,160 +287,154 @@ def make_eval_step(
     device: torch.device | str | None = None,
     network: nn.Module | None = None,
 ) -> EvalStep:
-    """The evaluation of a generator: Inception Score, Fréchet Inception Distance, and the critic's mean values.
+    """Return an evaluation step: Inception Score, Fréchet Inception Distance, and the critic's mean values.
 
-    The real data's part of the distance is computed once, from ``eval_data_iter``, and kept in ``stats_filename``:
-    whoever changes data or network must change the name.
+    The statistics of the real data are computed once, from ``eval_data_iter``, and kept in ``stats_filename``. Choose
+    another file name for other data or another network.
 
     Args:
-        stats_filename: File of the real data's statistics.
-        eval_data_iter: Batches of real images ``(N, 3, H, W)`` in [-1, 1]; the first ``EVAL_SAMPLES`` of them count.
+        stats_filename: File for the statistics of the real data.
+        eval_data_iter: Batches of real images ``(N, 3, H, W)`` in [-1, 1]; the first ``EVAL_SAMPLES`` images are used.
         dimz: Size of the noise vector.
-        persisting_Z: Number of noise vectors that give the images which every evaluation returns.
-        device: Where it runs; None for the CPU.
-        network: What scores: maps uint8 images ``(N, 3, H, W)`` to features ``(N, d)`` and logits ``(N, classes)``.
-            None is Inception, through torch-fidelity.
+        persisting_Z: Number of noise vectors that stay the same in every evaluation.
+        device: Where to evaluate; None is the CPU.
+        network: Maps uint8 images ``(N, 3, H, W)`` to features ``(N, d)`` and logits ``(N, classes)``. None is
+            Inception, through torch-fidelity.
 
     Returns:
-        ``eval_step(eval_data_iter, critic, generator)``, which returns the images of the kept noise
-        ``(persisting_Z, 3, H, W)`` and a dictionary of floats: ``IS``, ``FID``, and the critic's mean at real (``cp``)
-        and generated (``cq``) images. It draws as many images as there are real ones in its ``eval_data_iter``. Where
-        the generator has batch normalisation, :func:`refresh_batch_norm` takes its statistics anew first. All noise
-        comes from a fixed seed: the same networks give the same numbers, and the global generator is left as it was.
+        ``eval_step(eval_data_iter, critic, generator)``, which returns the images of the persisting noise,
+        ``(persisting_Z, 3, H, W)``, and a dictionary of floats: ``IS``, ``FID``, and the critic's mean at real (``cp``)
+        and generated (``cq``) images. It generates as many images as its ``eval_data_iter`` holds. If the generator is
+        a module, :func:`refresh_batch_norm` is called first; nothing else in the networks changes. The seed is fixed:
+        the same networks give the same numbers. The global random state is restored. ``eval_step`` raises
+        FloatingPointError if an image contains NaN.
 
-    Source:
-        Salimans et al. (2016), section 4; Heusel et al. (2017), equation 6.
+    Source: Salimans et al. (2016), section 4; Heusel et al. (2017), equation 6.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.inception import InceptionScore
 
     device = torch.device(device or "cpu")
-    network = _inception().to(device) if network is None else network
-    kept_noise = torch.randn(persisting_Z, dimz, generator=torch.Generator().manual_seed(EVAL_SEED)).to(device)
+    if network is None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    def distance_of(num_features: int) -> FrechetInceptionDistance:
-        metric = FrechetInceptionDistance(_Computed(num_features), reset_real_features=False).to(device)
-        metric.persistent(True)
-        return metric
-
-    @torch.no_grad()
-    def distance_of_real() -> FrechetInceptionDistance:
-        metric: FrechetInceptionDistance | None = None
-        for real in _first(eval_data_iter, EVAL_SAMPLES):
-            features, _ = network(to_uint8(real.to(device)))
-            metric = metric or distance_of(features.shape[1])
-            metric.update(features.double(), real=True)
-        if metric is None:
-            raise ValueError(f"eval_data_iter holds no images, and {path} does not exist")
-        return metric
-
-    path = Path(stats_filename)
-    state = _read_statistics(path, device)
-    if state is not None:
-        distance = distance_of(len(state["real_features_sum"]))
-        distance.load_state_dict(state)
-    else:
-        distance = distance_of_real()
-        _write_statistics(path, distance.state_dict())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the memory of all logits: 50,000 vectors are little
-        inception_score = InceptionScore(_Computed(0)).to(device)
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device)
+    persisting_noise = torch.randn(persisting_Z, dimz, generator=torch.Generator().manual_seed(EVAL_SEED)).to(device)
+    distance = _distance_to_real(Path(stats_filename), eval_data_iter, network, device)
+    with warnings.catch_warnings(action="ignore"):  # it warns of the memory that all logits take, which is small
+        inception_score = InceptionScore(nn.Identity()).to(device)
 
     @torch.no_grad()
-    def eval_step(
-        eval_data_iter: Iterable[Tensor], critic: Critic, generator: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
-        distance.reset()
+    def eval_step(eval_data_iter, critic, generator) -> tuple[Tensor, dict[str, float]]:
+        distance.reset()  # of the generated images alone
         inception_score.reset()
-        players = [player for player in (critic, generator) if isinstance(player, nn.Module)]
-        training = [player.training for player in players]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(EVAL_SEED)
             if isinstance(generator, nn.Module):
                 refresh_batch_norm(generator, dimz)
-            for player in players:
-                player.eval()  # a critic with spectral normalisation would go on with its power iteration
-            sums, count = torch.zeros(2, dtype=torch.float64, device=device), 0
-            for real in _first(eval_data_iter, EVAL_SAMPLES):
-                fake = generator(torch.randn(len(real), dimz).to(device))
-                sums += torch.stack([critic(real.to(device)).double().sum(), critic(fake).double().sum()])
-                count += len(real)
-                features, logits = network(to_uint8(fake))
-                distance.update(features.double(), real=False)
-                inception_score.update(logits.double())
-            samples = generator(kept_noise)
+            with _evaluation_mode(critic, generator):
+                sums, count = torch.zeros(2, dtype=torch.float64, device=device), 0
+                for real in _first(eval_data_iter, EVAL_SAMPLES):
+                    fake = generator(torch.randn(len(real), dimz).to(device))
+                    sums += torch.stack([critic(real.to(device)).double().sum(), critic(fake).double().sum()])
+                    count += len(real)
+                    features, logits = network(to_uint8(fake))
+                    distance.update(features.double(), real=False)
+                    inception_score.update(logits.double())
+                samples = generator(persisting_noise)
             inception = inception_score.compute()[0].item()  # shuffles before it splits
-        for player, mode in zip(players, training, strict=True):
-            player.train(mode)
         cp, cq = (sums / count).tolist()
         return samples, {"IS": inception, "FID": distance.compute().item(), "cp": cp, "cq": cq}
 
     return eval_step
 
 
-def _read_statistics(path: Path, device: torch.device) -> dict[str, Tensor] | None:
-    """What :func:`_write_statistics` kept; None where there is nothing, or it is damaged."""
-    try:
-        kept = torch.load(path, map_location=device, weights_only=True)
-        return kept["state"] if kept["digest"] == _digest(kept["state"]) else None
-    except Exception:  # a damaged file makes the unpickler raise almost anything; it can be made anew
-        return None
+def _distance_to_real(path: Path, batches: Iterable[Tensor], network: nn.Module, device: torch.device) -> Any:
+    """The distance metric with the statistics of the real data, from the file or else from the data."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
 
+    def new_metric(num_features: int) -> FrechetInceptionDistance:
+        given = nn.Identity()  # in the place of a network: the features are already computed
+        given.num_features = num_features  # type: ignore[assignment]
+        metric = FrechetInceptionDistance(given, reset_real_features=False).to(device)
+        metric.persistent(True)  # its state_dict holds the statistics
+        return metric
 
-def _write_statistics(path: Path, state: dict[str, Tensor]) -> None:
-    """Keep statistics with a digest of them; where nothing can be written they are computed again next time."""
+    with contextlib.suppress(Exception):  # a damaged or foreign file can raise almost anything
+        content = io.BytesIO(gzip.decompress(path.read_bytes()))  # gzip verifies a checksum, torch.load does not
+        state = torch.load(content, map_location=device, weights_only=True)
+        kept = new_metric(len(state["real_features_sum"]))
+        kept.load_state_dict(state)
+        return kept
+
+    metric = None
+    with torch.no_grad():
+        for real in _first(batches, EVAL_SAMPLES):
+            features, _ = network(to_uint8(real.to(device)))
+            metric = metric or new_metric(features.shape[1])
+            metric.update(features.double(), real=True)
+    if metric is None:
+        raise ValueError(f"eval_data_iter has no images, and there are no statistics in {path}")
+    torch.save(metric.state_dict(), content := io.BytesIO())
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # a kill leaves no half file under the real name
     try:
-        # Under another name first: a run that is killed here leaves no half file for the next to trust.
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state": state, "digest": _digest(state)}, unfinished)
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:
+        temporary.write_bytes(gzip.compress(content.getvalue(), compresslevel=1, mtime=0))
+        temporary.replace(path)
+    except OSError as error:
         with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        print(f"{path} cannot be written ({error}): the statistics are computed again next time", file=sys.stderr)
+            temporary.unlink()
+        print(f"{path} cannot be written ({error}): the next run computes the statistics again", file=sys.stderr)
+    return metric
 
 
-def _digest(state: dict[str, Tensor]) -> str:
-    parts = [(name, value.cpu().double().numpy().tobytes()) for name, value in sorted(state.items())]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+@contextlib.contextmanager
+def _evaluation_mode(*networks: object) -> Iterator[None]:
+    """Evaluation mode for a block; after it, or an exception, each submodule is again in the mode that it had."""
+    modes = {m: m.training for network in networks if isinstance(network, nn.Module) for m in network.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @torch.no_grad()
 def refresh_batch_norm(generator: nn.Module, dimz: int, batches: int = 50, batch_size: int = 100) -> None:
-    """Take a generator's batch-norm statistics anew, in place, from noise of a fixed seed.
+    """Recompute a generator's batch-norm statistics, in place, from noise with a fixed seed.
 
-    An average of weights needs them: the average of the activations' statistics is not that of its own activations.
+    After averaging weights this is necessary: the average of the statistics is not the statistics of the average. The
+    other layers stay in evaluation mode, so nothing else changes.
     """
-    weight = next(generator.parameters(), torch.empty(0))
+    momenta = {m: m.momentum for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    weight = next((p for p in generator.parameters() if p.is_floating_point()), torch.empty(0))
     noise = torch.Generator().manual_seed(EVAL_SEED)
-    update_bn((torch.randn(batch_size, dimz, generator=noise).to(weight) for _ in range(batches)), generator)
+    try:
+        with _evaluation_mode(generator):
+            for layer in momenta:
+                layer.reset_running_stats()
+                layer.momentum, layer.training = None, True  # None: every batch has the same weight
+            for _ in range(batches if momenta else 0):
+                generator(torch.randn(batch_size, dimz, generator=noise).to(weight))
+    finally:
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as bytes, each value rounded to the nearest."""
+    """Convert images in [-1, 1] to bytes, each value rounded to the nearest.
+
+    Raises:
+        FloatingPointError: A value is NaN or infinite.
+    """
+    if not images.isfinite().all():
+        raise FloatingPointError("the images contain NaN or infinite values")
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-class _Computed(nn.Module):
-    """Stands in for a metric's network where the features are at hand."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
-def _inception() -> nn.Module:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
-
-
 def _first(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-    """The first images of batches, ``count`` at most."""
+    """Batches with at most ``count`` images in all."""
     for batch in batches:
         yield batch[:count]
         count -= len(batch)
@@ -466,20 +442,14 @@ def _first(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
             return
 
 
-class _Updated:
-    """What an optimiser updates, in the order in which it was given."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Update the optimiser's parameters; nothing else gets a gradient, and none is left behind."""
+    """Update the optimiser's parameters. No other parameter gets a gradient, and none keeps one."""
     optimizer.zero_grad()
-    loss.backward(inputs=[parameter for parameter in _Updated(optimizer).parameters() if parameter.requires_grad])
+    loss.backward(inputs=[parameter for parameter in _parameters(optimizer) if parameter.requires_grad])
     optimizer.step()
     optimizer.zero_grad()
 

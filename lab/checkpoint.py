@@ -37,8 +37,10 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[st
     if not Path(path).exists():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:  # torch writes a CRC-32 for each record, and does not check it
-            damaged = archive.testzip()
+        # torch writes a CRC-32 for each record, but does not check it; a record that is marked as a folder it does not
+        # read at all.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip() or any(entry.external_attr for entry in archive.infolist())
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise DamagedError(f"{path} is damaged, or not a file of this program ({type(error).__name__})") from None

@@ -62,15 +62,15 @@ def inception(weights: str | Path | None = None, device: torch.device | str = "c
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
     path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
-    if not path.exists() and weights is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+    try:
+        if weights is None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
-        except (OSError, RuntimeError) as error:
-            raise DataUnavailableError(
-                f"Inception's weights could not be downloaded ({error}): name the file with --inception_weights FILE, "
-                "or score with --scores classifier."
-            ) from None
+    except (OSError, RuntimeError) as error:  # a cache that cannot be read or written, or no network
+        raise DataUnavailableError(
+            f"Inception's weights could not be downloaded to {path} ({error}): name the file with --inception_weights "
+            "FILE, or score with --scores classifier."
+        ) from None
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -107,7 +107,7 @@ def network(name: str, weights: str | Path | None = None, device: torch.device |
     except DataUnavailableError as error:
         if name != "auto" or weights:
             raise
-        print(f"{error} Going on with the classifier of this project.", file=sys.stderr)
+        print(f"{error} Scoring with this project's own classifier instead.", file=sys.stderr)
         return own_classifier(device=device)
 
 

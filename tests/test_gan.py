@@ -3,8 +3,10 @@
 import copy
 import itertools
 import math
+import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from scipy.spatial.distance import jensenshannon
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import update_bn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -132,6 +135,28 @@ def test_r1_is_right_where_the_values_at_hand_are_of_other_points_or_without_a_g
     assert loss.item() == pytest.approx(a.square().sum().item() / 2)
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 2), (4, 3, 2, 2)])
+@pytest.mark.parametrize("ready", [False, True])
+def test_penalties_of_a_critic_that_ignores_its_input(shape, ready):
+    bias = torch.ones((), requires_grad=True)
+    for critic in (lambda x: torch.ones(len(x)), lambda x: bias.expand(len(x)), lambda x: 0 * x):
+        p, q = samples(0, *shape).requires_grad_(ready), samples(1, *shape)
+        for cp in (critic(p), None):
+            assert gan.r1gp(p, cp, q, None, critic).item() == 0
+            assert gan.ogp(p, cp, q, None, critic).item() == 1
+    for reg_type, penalty in [("R1", 0.0), ("GP", 1.0)]:
+        loss = gan.make_losses("W1", reg_type, 0.5)[1](p, q, lambda x: bias.expand(len(x)))
+        loss.backward()
+        assert loss.item() == penalty / 2 and bias.grad.item() == 0
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_r1_without_the_values_of_the_critic(ready):
+    a = samples(0, 3)
+    p = samples(1, 5, 3).requires_grad_(ready)
+    assert gan.r1gp(p, None, None, None, lambda x: x @ a).item() == pytest.approx(a.square().sum().item())
+
+
 @pytest.mark.parametrize(("reg_type", "passes"), [(None, 2), ("R1", 2), ("GP", 3)])
 def test_critic_passes_of_the_loss(reg_type, passes):
     """R1 takes the slope from the pass that the metric needs anyway."""
@@ -184,6 +209,29 @@ def test_moving_average(alpha, seed):
         torch.testing.assert_close(new, alpha * old + (1 - alpha) * s)
         assert new.requires_grad
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), original.parameters(), strict=True))
+
+
+def test_moving_average_of_a_model_without_parameters_and_with_integers():
+    gan.apply_exponential_moving_average(nn.ReLU(), nn.ReLU())
+    models = [nn.ParameterList([nn.Parameter(torch.tensor([n]), False), torch.tensor([float(n)])]) for n in (2**40, 0)]
+    models[0].append(torch.tensor([1 + 2j]))
+    models[1].append(torch.tensor([0j]))
+    gan.apply_exponential_moving_average(*models, alpha=0.75)
+    assert [parameter.item() for parameter in models[1]] == [2**40, 2.0**38, 0.25 + 0.5j]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_moving_average_of_16_bit_models(dtype):
+    """In float32 it follows the closed form. A 16-bit target is the rounded float32 result, and a warning says so."""
+    source, target = (nn.ParameterList([torch.full((3,), x)]) for x in (2.0, 1.0))
+    for _ in range(5000):
+        gan.apply_exponential_moving_average(source.to(dtype), target, 0.9999)
+    assert target[0].tolist() == pytest.approx([2 - 0.9999**5000] * 3, rel=1e-4)
+    source, target = (nn.ParameterList([samples(seed, 100).to(dtype)]) for seed in (0, 1))
+    expected = torch.lerp(target[0].float(), source[0].float(), 0.3).to(dtype)
+    with pytest.warns(UserWarning, match="keep it in float32"):
+        gan.apply_exponential_moving_average(source, target, 0.7)
+    assert torch.equal(target[0], expected)
 
 
 class Point(nn.Module):
@@ -259,9 +307,9 @@ def test_each_update_touches_one_player_and_takes_fresh_batches():
     step = gan.make_train_step("JSD", 3, "R1", 0.1)
     for _ in range(2):
         step(data, lambda x: critic(x).squeeze(1), critic_optim, make, None, generator_optim)
-    assert [of_critic for of_critic, _ in seen] == [True, True, True, False] * 2
-    for of_critic, (on_critic, on_generator) in seen:
-        assert set(on_critic) == {of_critic} and set(on_generator) == {not of_critic}
+    assert [is_critic for is_critic, _ in seen] == [True, True, True, False] * 2
+    for is_critic, (on_critic, on_generator) in seen:
+        assert set(on_critic) == {is_critic} and set(on_generator) == {not is_critic}
     assert next(drawn) == next(made) == 8
     assert all(p.grad is None for player in (critic, generator) for p in player.parameters())
 
@@ -340,6 +388,32 @@ def test_statistics_that_cannot_be_written_are_computed_and_a_line_says_so(tmp_p
     assert "stats.pt cannot be written" in line
 
 
+def test_no_damage_to_the_statistics_goes_unnoticed_and_a_failed_write_leaves_nothing(tmp_path, monkeypatch, capsys):
+    path, chance = tmp_path / "stats.pt", random.Random(0)
+    real = [torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in range(3)]
+    scores = lambda data: gan.make_eval_step(path, data, 3, network=Pixels())(real, lambda x: x, Constant())[1]  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        expected = scores(real)
+    assert not list(tmp_path.iterdir()) and "No space left" in capsys.readouterr().err
+    assert scores(real) == expected == scores([])  # the file is enough
+    whole, noticed = path.read_bytes(), 0
+    for trial in range(300):
+        damaged = bytearray(whole)
+        if trial % 3:
+            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        else:
+            del damaged[chance.randrange(len(whole)) :]
+        path.write_bytes(damaged)
+        try:
+            assert scores([]) == expected  # a bit that nothing depends on
+        except ValueError as error:
+            assert "no images" in str(error)
+            noticed += 1
+    assert noticed > 280
+    assert scores(real) == expected and path.read_bytes() == whole
+
+
 def test_scores_of_the_eval_step_are_the_formulas_and_torch_fidelitys(tmp_path):
     """Of given images in a generator's place, in one pass of one network."""
     real, fake = (torch.randint(0, 256, (n, 3, 4, 4), generator=torch.Generator().manual_seed(n)) for n in (700, 600))
@@ -368,6 +442,78 @@ def test_eval_step_stops_at_its_number_of_images(tmp_path, monkeypatch):
     seen = []
     step(endless, lambda x: seen.append(len(x)) or x.mean((1, 2, 3)), Constant())
     assert seen == [64, 64, 36, 36]
+
+
+class Mixed(nn.Module):
+    """A generator with what a pass in training mode changes, and a part that stays in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = spectral_norm(nn.Linear(3, 8))
+        self.rest = nn.Sequential(nn.BatchNorm1d(8, momentum=0.3), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.frozen = nn.Dropout(0.5).eval()
+
+    def forward(self, z):
+        return torch.tanh(self.frozen(self.rest(self.first(z))))[..., None, None].expand(-1, 3, 4, 4)
+
+
+def test_eval_step_changes_nothing_but_batch_norm_statistics(tmp_path):
+    torch.manual_seed(0)
+    generator, critic = Mixed(), nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(48, 1)), nn.Dropout().eval())
+    before = copy.deepcopy((generator.state_dict(), critic.state_dict()))
+    modes = [module.training for player in (generator, critic) for module in player.modules()]
+    real = [torch.rand(100, 3, 4, 4) * 2 - 1 for _ in range(5)]
+    step = gan.make_eval_step(tmp_path / "stats.pt", real, 3, network=Pixels())
+    (images, scores), (again, scores_again) = (step(real, critic, generator) for _ in range(2))
+    assert torch.equal(images, again) and scores == scores_again
+    changed = {name for name, value in generator.state_dict().items() if not torch.equal(value, before[0][name])}
+    assert changed == {"rest.0.running_mean", "rest.0.running_var", "rest.0.num_batches_tracked"}
+    assert all(torch.equal(value, before[1][name]) for name, value in critic.state_dict().items())
+    assert [module.training for player in (generator, critic) for module in player.modules()] == modes
+    assert generator.rest[0].momentum == 0.3
+
+
+@pytest.mark.parametrize("passes", [0, 3, 51])  # in the batch-norm statistics, there again, among the scored images
+def test_an_interrupt_during_an_evaluation_leaves_the_networks_as_they_were(passes, tmp_path):
+    generator, critic = Mixed(), nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    modes = [module.training for player in (generator, critic) for module in player.modules()]
+    real = [torch.rand(10, 3, 4, 4)] * 5
+    step = gan.make_eval_step(tmp_path / "stats.pt", real, 3, network=Pixels())
+    calls = itertools.count()
+
+    def interrupt(*_):
+        if next(calls) == passes:
+            raise KeyboardInterrupt
+
+    generator.register_forward_hook(interrupt)
+    random_state = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        step(real, critic, generator)
+    assert [module.training for player in (generator, critic) for module in player.modules()] == modes
+    assert generator.rest[0].momentum == 0.3 and torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_batch_norm_statistics_are_those_of_torch():
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2), nn.BatchNorm1d(2)).double()
+    theirs = copy.deepcopy(ours)
+    gan.refresh_batch_norm(ours, 3, batches=4, batch_size=7)
+    noise = torch.Generator().manual_seed(gan.EVAL_SEED)
+    update_bn([torch.randn(7, 3, generator=noise).double() for _ in range(4)], theirs)
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    assert ours[1].num_batches_tracked == 4 and ours.training
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_images_that_are_not_finite_are_an_error(value, tmp_path):
+    real, broken = torch.rand(20, 3, 4, 4), torch.rand(20, 3, 4, 4)
+    broken[3, 1, 2, 0] = value
+    step = gan.make_eval_step(tmp_path / "stats.pt", [real], 3, network=Pixels())
+    with pytest.raises(FloatingPointError, match="NaN"):
+        step([real], lambda x: x, lambda z: broken[: len(z)])
+    with pytest.raises(FloatingPointError, match="NaN"):
+        gan.make_eval_step(tmp_path / "other.pt", [broken], 3, network=Pixels())
+    assert not (tmp_path / "other.pt").exists()
 
 
 def play_without_values(metric_reads_values: bool, reg_type: str | None, monkeypatch) -> None:

@@ -1,5 +1,7 @@
 """Scores against float64 computations and torch-fidelity's own functions on the same features."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -112,9 +114,28 @@ def test_weights_that_cannot_be_had_give_the_classifier_only_where_that_is_allow
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "/tmp/nonexistent-hub")
     assert score.network("auto").names == ("IS-C", "FID-C")
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.endswith("Going on with the classifier of this project.\n")
+    assert said.count("\n") == 1 and said.endswith("own classifier instead.\n")
     with pytest.raises(data.DataUnavailableError, match="--inception_weights"):
         score.network("inception")
+
+
+def test_a_cache_that_cannot_be_written_gives_the_classifier(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
+    assert score.network("auto").names == ("IS-C", "FID-C")
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(data.DataUnavailableError, match="--inception_weights"):
+        score.network("inception")
+
+    def forbidden(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for method in ("exists", "mkdir"):
+        with monkeypatch.context() as patch:
+            patch.setenv("TORCH_HOME", str(tmp_path / "home"))
+            patch.setattr(Path, method, forbidden)
+            with pytest.raises(data.DataUnavailableError, match="Permission denied"):
+                score.inception()
 
 
 def test_fid_c_rises_with_corruption(real_cifar, tmp_path):
