@@ -319,9 +319,10 @@ def make_eval_step(
 
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device)
     persisting_noise = torch.randn(persisting_Z, dimz, generator=torch.Generator().manual_seed(EVAL_SEED)).to(device)
+    precise = precise_device(device)
     distance = _distance_to_real(Path(stats_filename), eval_data_iter, network, device)
     with warnings.catch_warnings(action="ignore"):  # it warns of the memory that all logits take, which is small
-        inception_score = InceptionScore(nn.Identity()).to(device)
+        inception_score = InceptionScore(nn.Identity()).to(precise)
 
     @torch.no_grad()
     def eval_step(eval_data_iter, critic, generator) -> tuple[Tensor, dict[str, float]]:
@@ -332,14 +333,15 @@ def make_eval_step(
             if isinstance(generator, nn.Module):
                 refresh_batch_norm(generator, dimz)
             with _evaluation_mode(critic, generator):
-                sums, count = torch.zeros(2, dtype=torch.float64, device=device), 0
+                sums, count = torch.zeros(2, dtype=torch.float64, device=precise), 0
                 for real in _first(eval_data_iter, EVAL_SAMPLES):
                     fake = generator(torch.randn(len(real), dimz).to(device))
-                    sums += torch.stack([critic(real.to(device)).double().sum(), critic(fake).double().sum()])
+                    values = [critic(x).to(precise).double().sum() for x in (real.to(device), fake)]
+                    sums += torch.stack(values)
                     count += len(real)
                     features, logits = network(to_uint8(fake))
-                    distance.update(features.double(), real=False)
-                    inception_score.update(logits.double())
+                    distance.update(features.to(precise).double(), real=False)
+                    inception_score.update(logits.to(precise).double())
                 samples = generator(persisting_noise)
             inception = inception_score.compute()[0].item()  # shuffles before it splits
         cp, cq = (sums / count).tolist()
@@ -352,16 +354,18 @@ def _distance_to_real(path: Path, batches: Iterable[Tensor], network: nn.Module,
     """The distance metric with the statistics of the real data, from the file or else from the data."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    precise = precise_device(device)
+
     def new_metric(num_features: int) -> FrechetInceptionDistance:
         given = nn.Identity()  # in the place of a network: the features are already computed
         given.num_features = num_features  # type: ignore[assignment]
-        metric = FrechetInceptionDistance(given, reset_real_features=False).to(device)
+        metric = FrechetInceptionDistance(given, reset_real_features=False).to(precise)
         metric.persistent(True)  # its state_dict holds the statistics
         return metric
 
     with contextlib.suppress(Exception):  # a damaged or foreign file can raise almost anything
         content = io.BytesIO(gzip.decompress(path.read_bytes()))  # gzip verifies a checksum, torch.load does not
-        state = torch.load(content, map_location=device, weights_only=True)
+        state = torch.load(content, map_location=precise, weights_only=True)
         kept = new_metric(len(state["real_features_sum"]))
         kept.load_state_dict(state)
         return kept
@@ -371,7 +375,7 @@ def _distance_to_real(path: Path, batches: Iterable[Tensor], network: nn.Module,
         for real in _first(batches, EVAL_SAMPLES):
             features, _ = network(to_uint8(real.to(device)))
             metric = metric or new_metric(features.shape[1])
-            metric.update(features.double(), real=True)
+            metric.update(features.to(precise).double(), real=True)
     if metric is None:
         raise ValueError(f"eval_data_iter has no images, and there are no statistics in {path}")
     torch.save(metric.state_dict(), content := io.BytesIO())
@@ -420,6 +424,11 @@ def refresh_batch_norm(generator: nn.Module, dimz: int, batches: int = 50, batch
     finally:
         for layer, momentum in momenta.items():
             layer.momentum = momentum
+
+
+def precise_device(device: torch.device) -> torch.device:
+    """The device for statistics in float64, which MPS does not have."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def to_uint8(images: Tensor) -> Tensor:

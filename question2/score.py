@@ -160,7 +160,7 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
     described = f"{PREPROCESSING} {content.shape} {network.fingerprint} ".encode()
     fingerprint = hashlib.sha256(described + content.tobytes()).hexdigest()
     path = Path(folder) / f"statistics{network.suffix}-{label}-{fingerprint[:16]}.pt"
-    recorder = _Recorder(network.module)
+    recorder, precise = _Recorder(network.module), gan.precise_device(real.device)
     evaluate = gan.make_eval_step(path, batches(real), dimz, device=real.device, network=recorder)
 
     @functools.cache
@@ -168,14 +168,18 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
     def real_features() -> Tensor:
         # At random, because the images of a data set may be sorted by class.
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(gan.EVAL_SEED))[:KID_IMAGES]
-        return torch.cat([network.module(batch)[0] for batch in real[chosen.to(real.device)].split(500)]).double()
+        return (
+            torch.cat([network.module(batch)[0] for batch in real[chosen.to(real.device)].split(500)])
+            .to(precise)
+            .double()
+        )
 
     def eval_step(
         eval_data_iter: Iterable[Tensor], critic: gan.Critic, generator: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
         recorder.seen.clear()
         samples, scores = evaluate(eval_data_iter, critic, generator)
-        generated = torch.cat(recorder.seen)[:KID_IMAGES].double()
+        generated = torch.cat(recorder.seen)[:KID_IMAGES].to(precise).double()
         return samples, scores | _further_scores(real_features(), generated)
 
     return eval_step
