@@ -1,12 +1,12 @@
 # make TARGET, on a machine with Python 3.11 or newer; README says what Linux needs besides
-#   install      make .venv and install requirements.txt, as every target but colab.zip does first
+#   install      make .venv and install requirements-dev.txt, as every target but colab.zip does first
 #   report       run the profile's experiments and build report.pdf; html: the same as one page for a screen
 #   test         all tests; test-quick: without those that take more than some seconds; lint: style and types
 #   faults       damaged files, kills, full disks and bad input, half an hour of them
 #   benchmark    speed beside the textbook loop
 #   colab.zip    what the notebooks need in Colab, in one file
 #   test-slurm   jobs on a Slurm cluster of one node, as root
-#   address, reference, lint, clean   for maintainers, see CONTRIBUTING.md
+#   reference, lint, clean   for maintainers, see CONTRIBUTING.md
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   PROFILE=assignment  of report and html: what the assignment asks, the default: about 10 minutes on two cores
 #   PROFILE=quick       small data, no download of data, about 5 minutes
@@ -17,7 +17,7 @@ PROFILE ?= assignment
 export DATA ?= datasets
 BIN := .venv/bin
 
-.PHONY: help install report html colab.zip address test test-quick test-slurm faults lint benchmark reference clean
+.PHONY: help install report html colab.zip test test-quick test-slurm faults lint benchmark reference clean
 
 help:
 	@sed -n -e '/^#/!q' -e 's/^#   /  /p' -e t -e 's/^# //p' Makefile
@@ -32,13 +32,9 @@ report: .venv/installed
 html: .venv/installed
 	$(BIN)/python -m report --runs runs/$(PROFILE) --out report.html
 
-# What the notebooks need, in one file: for Colab, where the project has no address. It needs no installation.
+# What the notebooks need, as it is committed, in one file: for Colab, as long as the project has no address.
 colab.zip:
-	$(PYTHON) -m report.colab
-
-# Put the address into pyproject.toml (left out: take it from there), README, notebooks and CITATION.cff.
-address: .venv/installed
-	$(BIN)/python -m report.address $(if $(REPOSITORY),--repository "$(REPOSITORY)")
+	git archive -o $@ HEAD . ':!tests' ':!report/figures' ':!*.pdf' ':!*.ipynb'
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -73,10 +69,10 @@ reference: .venv/installed
 	$(BIN)/python -m report --runs runs/full --publish
 
 # The stamp is written last, so an installation that broke off is taken up again.
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=python3.12 make ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -109,6 +109,9 @@ def layer_sliders() -> widgets.VBox:
 
 def show_sliders(box: widgets.VBox) -> None:
     """Display sliders, and in the same output their picture as it is now, for pages that run nothing."""
-    image = box.children[1]
-    bundle = {**box._repr_mimebundle_(), "image/png": base64.b64encode(image.value).decode()}
+    bundle = {
+        "application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": box.model_id},
+        "image/png": base64.b64encode(box.children[1].value).decode(),
+        "text/plain": "sliders of one planar layer",
+    }
     display(bundle, raw=True, metadata={"image/png": {"width": 1100}})

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -128,7 +129,7 @@ def test_commands_are_understood(command):
     elif program == "tensorboard":
         assert arguments == ["--logdir", "runs"]
     else:
-        assert f"\n{program}>=" in page("requirements.txt")
+        assert f"\n{program}>=" in page("requirements-dev.txt")
 
 
 def test_there_are_commands_for_every_program():
@@ -184,6 +185,12 @@ def test_links_lead_somewhere(name):
             continue
         existing(parts.path or name)
         assert not parts.fragment or parts.fragment in anchors(page(parts.path or name)), target
+
+
+def test_versions_agree():
+    version = tomllib.loads(page("pyproject.toml"))["project"]["version"]
+    assert f'version: "{version}"' in page("CITATION.cff")
+    assert f"## {version}\n" in page("CHANGELOG.md")
 
 
 def test_the_profiles_take_the_minutes_that_the_readme_says():

@@ -3,6 +3,7 @@
 import base64
 import io
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -47,7 +48,8 @@ def test_a_layer_without_normal_or_inverse_is_drawn():
 def test_the_picture_is_in_the_output_beside_the_sliders(monkeypatch):
     seen = {}
     monkeypatch.setattr(sliders, "display", lambda bundle, **options: seen.update(bundle))
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_", raising=False)  # which ipywidgets 7 lacks
     box = sliders.layer_sliders()
     sliders.show_sliders(box)
     assert base64.b64decode(seen["image/png"]) == box.children[1].value
-    assert "application/vnd.jupyter.widget-view+json" in seen
+    assert seen["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
