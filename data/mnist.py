@@ -139,6 +139,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _fetch_all(path: Path) -> dict[str, np.ndarray]:
     packed = {split: _fetch(split, path) for split in SHA256}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         np.savez(temporary, **packed)  # type: ignore[arg-type]
     return packed
