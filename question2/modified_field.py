@@ -113,12 +113,11 @@ def _crossing(side: float) -> Callable:
 
 
 def contraction(step: float) -> float:
-    r"""Growth of 1/r² per update in the plain JSD game about target 0, with r the distance from the equilibrium: h²/640.
+    r"""Growth of 1/r² per update in the plain JSD game about target 0: h²/640, with r the distance from equilibrium.
 
     In continuous time r is conserved for both losses. Alternating updates add a field of order h. With W1 this field
     has a conserved quantity too. With JSD its effect does not cancel over a turn: to the leading orders in r, with φ
-    the angle and the critic's offset
-    :math:`\psi_1 = r^2 (2\cos 2\varphi - \sin 2\varphi)/20`,
+    the angle and the critic's offset :math:`\psi_1 = r^2 (2\cos 2\varphi - \sin 2\varphi)/20`,
 
     .. math:: \frac{d r^2}{dt} = \frac{h}{16} r^2 \cos 2\varphi, \quad
         \frac{d\varphi}{dt} = \tfrac14 + \tfrac18\big(\tfrac12 r^2 \sin 2\varphi + \psi_1\big),
