@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data.files import DataUnavailableError, read_array
 from lab.files import atomic_write
+from lab.options import InputError
 
 HERE = Path(__file__).parent
 
@@ -100,10 +101,10 @@ class Target:
         """Draw points ``(count, 2)``, float32, the same for the same seed.
 
         Raises:
-            ValueError: The target has no sampler.
+            InputError: The target has no sampler.
         """
         if self.sampler is None:
-            raise ValueError(f"{self.name} has no sampler, so there are no samples to learn from")
+            raise InputError(f"{self.name} has no sampler: nothing to learn from samples")
         return self.sampler(count, np.random.default_rng(seed)).astype(np.float32)
 
     def data_set(self) -> Tensor:
