@@ -75,7 +75,7 @@ def test_energies_stay_finite_far_away():
     assert energy.isfinite().all() and z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", densities.TARGETS)
+@pytest.mark.parametrize("name", CELLS)
 def test_data_set_is_drawn_from_its_density(name):
     points = densities.TARGETS[name].data_set()
     assert points.shape == (10_000, 2) and points.dtype == torch.float32
@@ -83,7 +83,7 @@ def test_data_set_is_drawn_from_its_density(name):
     assert fit(name, points.numpy().astype(float)) > 1e-3
 
 
-@pytest.mark.parametrize("name", densities.TARGETS)
+@pytest.mark.parametrize("name", CELLS)
 def test_the_goodness_of_fit_test_finds_a_wrong_sampler(name):
     points = densities.TARGETS[name].draw(seed=1).astype(float)
     assert fit(name, points * 1.03) < 1e-6
