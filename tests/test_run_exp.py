@@ -139,7 +139,7 @@ def test_a_dirac_run_leaves_all_it_should(tmp_path, capsys):
     folder = tmp_path / "dirac-jsd-8-20012345"
     names = {path.name.split(".")[0] if "events" in path.name else path.name for path in folder.iterdir()}
     wanted = {"config.json", "metrics.jsonl", "log.txt", "events", "checkpoint.pt", "trajectory.png", "result.json"}
-    assert wanted <= names and "trajectory.gif" in names
+    assert wanted <= names and names & {"trajectory.gif", "trajectory.mp4"}
     config = json.loads((folder / "config.json").read_text())
     assert (config["seed"], config["critic_reg_cf"], config["task"], config["max_iters"]) == (
         20012345,
