@@ -231,7 +231,7 @@ def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None 
         raise InputError(f"exp_name names the folder of one configuration, and {pattern} means {len(configurations)}")
     return [
         Run(name, dataclasses.replace(hp, seed=hp.seed if seed is None else seed), management)
-        for seed in dict.fromkeys(seeds or [None])
+        for seed in (dict.fromkeys(seeds) or [None])
         for name, hp in configurations.items()
     ]
 

@@ -25,8 +25,8 @@ FILM_UPDATES = 1500  # some turns of the slowest game
 
 def bounded(game: Game, trajectory: Trajectory, index: int, limit: float = 20.0) -> Trajectory:
     """The trajectories up to the update at which one game leaves a cube of half width ``limit`` about the target."""
-    centred = [trajectory.psi[:, 0, index], trajectory.psi[:, 1, index], trajectory.theta[:, index] - game.target]
-    inside = (np.abs(centred) <= limit).all(0)  # not a number is outside
+    centred = np.column_stack([trajectory.psi[:, :, index], trajectory.theta[:, index] - game.target])
+    inside = np.all(np.abs(centred) <= limit, axis=1)  # not a number is outside
     end = len(inside) if inside.all() else max(1, int(np.argmin(inside)))
     averaged = None if trajectory.averaged is None else trajectory.averaged[:end]
     return Trajectory(trajectory.theta[:end], trajectory.psi[:end], averaged)
