@@ -1,7 +1,7 @@
 """The dirac game (question 2.6): one real point, one generated point, a linear critic.
 
 The smallest game that shows how GANs fail to converge. The generator is a point θ, the critic C(x) = ψ₀x + ψ₁, the real
-data one point. Here it is played, by the training step of ``gan.py``; what theory says of it is in
+data one point. This module plays it with the training step of ``gan.py``; the theory is in
 ``question2/dirac_theory.py``.
 
 Source: Mescheder et al. (2018), Which training methods for GANs do actually converge?, section 2.
@@ -21,10 +21,10 @@ from gan import make_train_step
 
 
 class DiracGenerator(nn.Module):
-    """A generator of one point, its only parameter.
+    """A generator of one point, which is its only parameter.
 
     Args:
-        std: Standard deviation of the point it starts from, N(0, std²).
+        std: Standard deviation of the initial point, from N(0, std²).
 
     Example:
         >>> DiracGenerator()().shape
@@ -44,7 +44,7 @@ class DiracCritic(nn.Module):
     r"""A linear critic, :math:`C(x) = \psi_0 x + \psi_1`.
 
     Args:
-        std: Standard deviation of the parameters that it starts from, N(0, std²).
+        std: Standard deviation of the initial parameters, from N(0, std²).
 
     Example:
         >>> critic = DiracCritic()
@@ -88,7 +88,7 @@ class Game:
 
 @dataclass
 class Trajectory:
-    """What the players did: each array has one entry for the start and one after each of T updates, for n games."""
+    """The parameters of n games at the start and after each of T updates."""
 
     theta: np.ndarray  # (T + 1, n)
     psi: np.ndarray  # (T + 1, 2, n)
@@ -96,30 +96,29 @@ class Trajectory:
 
     @property
     def plane(self) -> np.ndarray:
-        """The plane of the game's rotation, (ψ₀, θ), as complex numbers ψ₀ + iθ, ``(T + 1, n)``."""
-        with np.errstate(invalid="ignore"):  # of games that have diverged
+        """The parameters in the plane of rotation, as complex numbers ψ₀ + iθ, ``(T + 1, n)``."""
+        with np.errstate(invalid="ignore"):  # diverged games
             return self.psi[:, 0] + 1j * self.theta
 
 
 def starting_points(seed: int, games: int = 8, std: float = 0.7) -> tuple[Tensor, Tensor]:
-    """Points to start games from: θ ``(games,)`` and ψ ``(2, games)``, as the players draw them."""
+    """Random starting points with the distribution of the players': θ ``(games,)`` and ψ ``(2, games)``."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(games, generator=generator) * std, torch.randn(2, games, generator=generator) * std
 
 
 def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None = None) -> Trajectory:
-    """Play independent games side by side, from one start each.
+    """Play independent games side by side.
 
-    The loss is a mean over N games that share no parameter, so each game's gradient comes out divided by N. With SGD,
-    N times the learning rate makes every game the one that it would be alone; Adam's step does not feel a factor, if
-    its ε has it too. N is a power of two, filled up with copies of the last game: dividing by it rounds nothing, and
-    a game has the same bits in any company.
+    The loss is a mean over N games that share no parameter, so each game's gradient is divided by N. SGD compensates
+    with N times the learning rate; Adam does not depend on the scale of the gradient if ε is divided by N too. N is a
+    power of two, reached with copies of the last game: the division is exact, and results do not depend on the batch.
 
     Args:
-        game: Loss, penalty, average, target, optimiser, and critic updates for each of the generator's.
-        theta, psi: Where the games start, ``(n,)`` and ``(2, n)``.
+        game: The configuration.
+        theta, psi: The starts of the games, ``(n,)`` and ``(2, n)``.
         updates: Number T of generator updates.
-        label: A progress bar's; None for no bar.
+        label: Label of the progress bar; None for no bar.
     """
     n = len(theta)
     filled = torch.arange(1 << (n - 1).bit_length()).clamp(max=n - 1)
@@ -144,7 +143,7 @@ def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None
 def _optimizer(
     game: Game, player: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
-    """What updates one player of N games whose gradients are divided by N."""
+    """The optimiser of one player in N games whose gradients are divided by N."""
     (parameter,) = player.parameters()
     count = parameter.shape[-1]
     if game.optimizer == "SGD":
@@ -155,25 +154,25 @@ def _optimizer(
 
 
 def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
-    """What the games did, in the terms of ``question2/dirac_theory.py``: medians over the games.
+    """Measure the quantities that ``question2/dirac_theory.py`` predicts, as medians over the games.
 
     Returns:
         ``verdict``; ``period`` in updates, from the angle covered in the second half; ``rate``, minus the slope of the
-        logarithm of the distance from the target in (ψ₀, θ) there, None on the cycle of the one-centred penalty;
-        ``amplitude``, the largest distance of θ from the target in the last tenth; the same of the moving average.
+        logarithm of the distance from the target in (ψ₀, θ) there, None for the one-centred penalty; ``amplitude``, the
+        largest distance of θ from the target in the last tenth, and for the moving average the same (``averaged``).
     """
     plane = trajectory.plane - 1j * game.target
     tenth = max(1, len(plane) // 10)
     verdict = _verdict(plane, tenth)
     if verdict == "diverges":
         return {"verdict": verdict, "period": None, "rate": None, "amplitude": None}
-    # Nearer to the target than the digits of θ there is nothing left to measure.
+    # Closer to the target than the rounding error of θ, distances are meaningless.
     above = np.median(np.abs(plane), axis=1) > 1e3 * np.finfo(np.float32).eps * abs(game.target)
     length = len(plane) if above.all() else int(np.argmin(above))
     late = plane[length // 2 : length]
     turned = np.abs(np.unwrap(np.angle(late), axis=0)[-1] - np.angle(late)[0]) / max(1, len(late) - 1)
     periods = 2 * np.pi / np.maximum(turned, 1e-12)
-    # Whole turns: the distance wobbles within one.
+    # Only whole turns, because the distance oscillates within a turn.
     period = int(np.clip(np.median(periods), 1, max(1, len(late) // 2)))
     whole = late[: 1 + (len(late) - 1) // period * period]
     rate = None
@@ -194,7 +193,7 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
 
 
 def _verdict(away: np.ndarray, tenth: int) -> str:
-    """What becomes of the distance from the target, ``(T + 1, n)``, between the first and the last tenth."""
+    """Compare the distances from the target ``(T + 1, n)`` in the first and the last tenth of the updates."""
     first, last = np.abs(away[:tenth]).max(0), np.abs(away[-tenth:])
     if not np.isfinite(last).all() or np.median(last.max(0) / first) > 2:
         return "diverges"

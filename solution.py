@@ -55,7 +55,7 @@ def get_logdet(x: Tensor, u: Tensor, w: Tensor, b: Tensor, eps: float = 1e-8) ->
     """
     slope = 1 - torch.tanh(_along(x, w, b)).square()
     determinant = torch.abs(1 + slope * (u * w).sum(-1, keepdim=True))
-    if x.dtype == torch.float16:  # in which eps would be nought
+    if x.dtype == torch.float16:  # eps would round to zero
         return torch.log(eps + determinant.float()).to(x.dtype)
     return torch.log(eps + determinant)
 
@@ -65,8 +65,9 @@ def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
 
     .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
 
-    It changes u everywhere: where w·u = 0, w·û is -0.31. Where m is so near -1 that rounding could leave w·û below,
-    w·û is raised by a few rounding errors, so w·û ≥ -1 also as computed. Half precision is computed in float32.
+    It changes u everywhere: where w·u = 0, w·û is -0.31. Where m is so close to -1 that rounding could push w·û below
+    it, w·û is raised by a few rounding errors, so the computed w·û is at least -1 too. Half precision is computed in
+    float32.
 
     Args:
         u, w: Shapes ``(*, d)``. Where w is zero, û is u.
@@ -97,31 +98,31 @@ def invertible_u(u: Tensor, w: Tensor) -> Tensor:
         Rezende and Mohamed (2015), appendix A.1.
     """
     invertible = (w * u).sum(-1, keepdim=True) >= -1
-    # Where the formula is not used, w may be so small that its derivative is not finite.
+    # Where the formula is not used, w may be so small that the formula's derivative is not finite.
     return torch.where(invertible, u, always_invertible_u(u, torch.where(invertible, 1, w)))
 
 
 def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) -> Tensor:
-    r"""The points that the planar transformation sends to y, where w·u ≥ -1.
+    r"""The points that the planar transformation maps to y, where w·u ≥ -1.
 
     Along w the map is one-dimensional: with :math:`a = w \cdot x + b` and :math:`c = w \cdot u`,
 
     .. math:: w \cdot y + b = a + c \tanh a,
 
-    whose right side does not decrease where c ≥ -1. Its root lies within \|c\| of the left side. Newton's method, held
-    in that bracket and helped by a bisection in every third step, finds it to the last digit; then
-    :math:`x = y - u \tanh a`, and along w the component is that of a. All points advance together.
+    whose right side does not decrease where c ≥ -1. Its root lies within \|c\| of the left side. Newton's method,
+    restricted to that bracket and with a bisection in every third step, finds it to the last digit. Then
+    :math:`x = y - u \tanh a`, and the component of x along w comes from a. All points advance together.
 
     Args:
         y: Points, shape ``(B, d)``.
         u, w, b: As for :func:`planar_transformation`, with w·u ≥ -1.
-        max_steps: A bound on the number of steps; about 3 log₂ of the bracket's width in units of the last digit are
-            needed at worst, and ten are usual.
+        max_steps: Largest number of steps. The worst case is about 3 log₂ of the bracket's width in units of the last
+            digit; ten are usual.
 
     Returns:
-        Shape ``(B, d)``, to the rounding error of y divided by the Jacobian's determinant, as in every inverse. Where
-        w·u is -1 the determinant vanishes on the hyperplane, where the map is the cubic a³/3: there a point is found
-        to the cube root of three rounding errors, 1e-5 in float64 and 7e-3 in float32.
+        Shape ``(B, d)``, with the rounding error of y divided by the Jacobian's determinant, as in every inverse. If
+        w·u is -1 the determinant vanishes on the hyperplane, where the map is the cubic a³/3: there the error is the
+        cube root of three rounding errors, 1e-5 in float64 and 7e-3 in float32.
     """
     target, c = _along(y, w, b), (u * w).sum(-1, keepdim=True)
     low, high = target - c.abs(), target + c.abs()
@@ -133,7 +134,7 @@ def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) ->
         low, high = torch.where(residual <= 0, a, low), torch.where(residual >= 0, a, high)
         newton = a - residual / (1 + c * (1 - t.square()))
         middle = (low + high) / 2
-        within = (newton >= low) & (newton <= high)  # false too where the determinant vanishes
+        within = (newton >= low) & (newton <= high)  # also false where the determinant vanishes
         advanced = torch.where(within & (step % 3 != 2), newton, middle)
         scale = digit * a.abs().clamp(min=torch.finfo(y.dtype).tiny)
         done = done | (within & ((newton - a).abs() <= scale)) | (high - low <= scale)
@@ -141,7 +142,7 @@ def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) ->
         if done.all():
             break
     x = y - u * torch.tanh(a)
-    # Where u is large, y - u tanh(a) loses the digits along w that a still has.
+    # If u is large, y - u tanh(a) has lost digits along w that a still has.
     norm = w.square().sum(-1, keepdim=True)
     return x + (a - _along(x, w, b)) * w / torch.where(norm == 0, 1, norm)
 
@@ -150,14 +151,14 @@ def _along(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """The signed distance from the hyperplane in units of 1/‖w‖, ``(B, 1)``."""
     if x.shape[-1] != w.shape[-1]:
         raise ValueError(f"points of shape {tuple(x.shape)} for a layer of dimension {w.shape[-1]}")
-    # A product and a sum, which a compiler fuses with what follows; a matrix product it would call.
+    # torch.compile fuses a product and a sum with what follows, but not a matrix product.
     return (x * w).sum(-1, keepdim=True) + b
 
 
 def chain(x: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
     """Apply planar transformations one after the other.
 
-    Everything broadcasts, so independent flows can run side by side on a leading dimension R.
+    Everything broadcasts, so a leading dimension R runs independent flows side by side.
 
     Args:
         x: Points, shape ``(B, d)`` or ``(R, B, d)``.
@@ -197,7 +198,7 @@ class PlanarTransformation(nn.Module):
         self.b = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The transformed points, ``(B, dim)``; u is first adjusted in place where the map is not invertible."""
+        """The transformed points, ``(B, dim)``. If the map is not invertible, u is adjusted in place first."""
         self.adjust_u()
         return planar_transformation(x, self.u, self.w, self.b)
 
@@ -208,18 +209,18 @@ class PlanarTransformation(nn.Module):
 
     @torch.no_grad()
     def adjust_u(self) -> None:
-        """Where w·u < -1, move u along w in place until the map is invertible (:func:`invertible_u`)."""
-        if (self.w * self.u).sum(-1) < -1:  # else u is left alone: a change would invalidate graphs that hold it
+        """If w·u < -1, replace u in place by :func:`invertible_u`."""
+        if (self.w * self.u).sum(-1) < -1:  # an unneeded change would invalidate existing graphs
             self.u.copy_(invertible_u(self.u, self.w))
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The points that the layer sends to y, ``(B, dim)``."""
+        """The points that the layer maps to y, ``(B, dim)``."""
         self.adjust_u()
         return inverse(y, self.u, self.w, self.b)
 
 
 class Flow(nn.Module):
-    r"""A chain of planar layers, with the log-determinant of the whole.
+    r"""A chain of planar layers with its log-determinant.
 
     .. math:: x_k = f_k \circ \dots \circ f_1(x), \quad
         \log\Big|\det \frac{\partial x_k}{\partial x}\Big| = \sum_j \log|1 + u_j \cdot \psi_j(x_{j-1})|
@@ -240,7 +241,7 @@ class Flow(nn.Module):
 
     @property
     def planar(self) -> list[PlanarTransformation]:
-        """The layers, by their own type."""
+        """The layers, typed."""
         return list(self.layers)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,7 +251,7 @@ class Flow(nn.Module):
         return chain(x, [(layer.u, layer.w, layer.b) for layer in self.planar])
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The points that the flow sends to y, ``(B, dim)``."""
+        """The points that the flow maps to y, ``(B, dim)``."""
         for layer in reversed(self.planar):
             y = layer.inverse(y)
         return y

@@ -40,7 +40,7 @@ class Hyperparameters:
 
     # what a flow learns from: samples of the target, or its density
     source: list[Literal["samples", "density"]] = option(
-        default_factory=lambda: ["samples", "density"], alias=["--from"]
+        default_factory=lambda: ["samples", "density"], alias=["--from"], type=str
     )
     data: list[str] = field(default_factory=lambda: list(TARGETS))  # targets: arcs, sine
     num_layers: list[int] = option(default_factory=lambda: [2, 8, 32], at_least=1)  # numbers k of planar layers
@@ -354,19 +354,26 @@ def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> 
 
 
 def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
-    """Everything that the command line asks for; writes ``result.json`` and the pictures.
+    """Train, score and draw what the options ask for; write ``result.json`` and the pictures.
 
     Raises:
-        InputError: The folder holds another configuration's run.
+        InputError: The folder holds another configuration's run, or no target has what the sources need.
     """
+    groups = []
+    for source in options.source:
+        targets, points = {name: TARGETS[name] for name in options.data}, {}
+        if source == "samples":
+            for name in [name for name, target in targets.items() if target.sampler is None]:
+                print(f"{name} has no sampler: nothing to learn from samples")
+                del targets[name]
+            points = {name: target.data_set() for name, target in targets.items()}
+        if targets:
+            groups += [Group(source, k, targets, points, options) for k in options.num_layers]
+    if not groups:
+        raise InputError("there is nothing to learn")
+    warn_if_busy()
     with claim(options.out, options, may_grow=may_grow(options)):
         started = time.perf_counter()
-        targets = {name: TARGETS[name] for name in options.data}
-        groups = []
-        for source in options.source:
-            points = {name: target.data_set() for name, target in targets.items()} if source == "samples" else {}
-            groups += [Group(source, k, targets, points, options) for k in options.num_layers]
-        warn_if_busy()
         records = run_groups(groups, options.workers or usable_cores(), progress)
         result = {"runs": records, "wall_seconds": time.perf_counter() - started}
         write_json(Path(options.out) / "result.json", result)

@@ -1,4 +1,4 @@
-"""The data sets: loaders that hand out whole tensors, and the small arrays that ship with the project."""
+"""The data sets: loaders that return whole tensors, and the small arrays that ship with the project."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def default_root() -> str:
-    """The folder where data sets lie or are put: the environment's ``DATA``, else ``datasets``."""
+    """The folder of the data sets: the environment variable ``DATA``, or ``datasets``."""
     return os.environ.get("DATA") or "datasets"
 
 
@@ -38,17 +38,17 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
     """Load binary images by the name of their data set.
 
     Args:
-        name: ``binarized_mnist``, ``digits``, a file of one's own (:func:`binary_file`), or ``auto``: the first, or
-            with a warning the second where the first cannot be had.
-        root: Folder for data sets that are downloaded.
-        seed: Split of the stand-in; the real data set comes with its own.
+        name: ``binarized_mnist``, ``digits``, your own file (:func:`binary_file`), or ``auto``: the first, or with a
+            warning the second if the first is not available.
+        root: Folder for downloaded data sets.
+        seed: Seed of the split of the stand-in.
 
     Returns:
         The name of the data set that was loaded, and its splits.
 
     Raises:
-        DataUnavailableError: The data set was asked for by name and cannot be had.
-        InputError: There is no data set of that name.
+        DataUnavailableError: The named data set is not available.
+        InputError: No data set has that name.
     """
     if name == "digits":
         return "digits", digits(seed)
@@ -61,7 +61,7 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
     except DataUnavailableError as error:
         if name != "auto":
             raise
-        print(f"{error} Going on with the stand-in, scikit-learn's digits.", file=sys.stderr)
+        print(f"{error} Using the stand-in, scikit-learn's digits.", file=sys.stderr)
         return "digits", digits(seed)
 
 
@@ -69,17 +69,17 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
     """Load colour images to train a GAN on, by the name of their data set.
 
     Args:
-        name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a line on the
-            screen the digits where it cannot be had.
-        root: Folder for data sets that are downloaded.
+        name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a warning the
+            digits if CIFAR-10 is not available.
+        root: Folder for downloaded data sets.
 
     Returns:
         The name of the data set that was loaded, its training and its test images, uint8, ``(N, 3, 32, 32)``. Of the
-        digits and of a folder, one image in ten is a test image.
+        digits and of a folder, every tenth image is a test image.
 
     Raises:
-        DataUnavailableError: The data set was asked for by name and cannot be had.
-        InputError: There is no data set of that name.
+        DataUnavailableError: The named data set is not available.
+        InputError: No data set has that name.
     """
     if name in ("auto", "cifar10"):
         try:
@@ -88,7 +88,7 @@ def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
         except DataUnavailableError as error:
             if name == "cifar10":
                 raise
-            print(f"{error} Going on with the stand-in, scikit-learn's digits.", file=sys.stderr)
+            print(f"{error} Using the stand-in, scikit-learn's digits.", file=sys.stderr)
             name = "digits"
     if name != "digits" and not Path(name).is_dir():
         raise InputError(f"unknown data set {name!r}: choose auto, cifar10, digits or a folder of images")

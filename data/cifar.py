@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-# Of folders of images. Pillow reads more formats, and runs Ghostscript for EPS whatever the file is called.
+# Formats of image folders. Pillow reads more, and runs Ghostscript for EPS files, whatever their suffix.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class LabelledImages(NamedTuple):
-    """Images, uint8, ``(N, 3, 32, 32)``, channels last in memory; classes, int64, ``(N,)``."""
+    """Images, uint8, ``(N, 3, 32, 32)``, channels last in memory; labels, int64, ``(N,)``."""
 
     train: Tensor
     train_labels: Tensor
@@ -33,17 +33,17 @@ def cifar10(root: str | Path) -> LabelledImages:
     """Load CIFAR-10, downloading it once.
 
     Reads ``root/cifar10.npz``: arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``, uint8, images as
-    ``(N, 32, 32, 3)``. Where the file is missing, torchvision downloads the published archive, checks its MD5, and the
-    file is made from it.
+    ``(N, 32, 32, 3)``. If the file is missing, torchvision downloads the published archive and checks its MD5, and the
+    file is written from it.
 
     Args:
         root: Folder of the file.
 
     Returns:
-        50,000 training and 10,000 test images with their classes 0 to 9.
+        50,000 training and 10,000 test images with their labels 0 to 9.
 
     Raises:
-        DataUnavailableError: There is no file and the publisher cannot be reached, or the file is broken.
+        DataUnavailableError: The file is missing and cannot be downloaded, or it is broken.
     """
     path = Path(root) / "cifar10.npz"
     if not path.exists():
@@ -82,16 +82,16 @@ def _download(path: Path) -> dict[str, np.ndarray]:
 
 
 def image_folder(folder: str | Path) -> Tensor:
-    """All images below a folder as 32×32, resized so that the shorter side fits and cut at the centre.
+    """Load all images below a folder as 32×32, resized to the shorter side and cropped at the centre.
 
-    Hidden files and folders (``._a.png``, ``.ipynb_checkpoints``) are skipped, and so are files of other suffixes.
-    Images are turned as their EXIF orientation says, and transparent ones are put over white.
+    Hidden files and folders (``._a.png``, ``.ipynb_checkpoints``) and files with other suffixes are skipped. Images are
+    rotated by their EXIF orientation, and transparent ones are put over white.
 
     Args:
-        folder: Images, in it or in folders of classes below.
+        folder: A folder with images in it or in its subfolders.
 
     Returns:
-        uint8, ``(N, 3, 32, 32)``, in the order of the files' names.
+        uint8, ``(N, 3, 32, 32)``, sorted by file name.
 
     Raises:
         DataUnavailableError: The folder holds fewer than two images, or one that cannot be read.
@@ -114,17 +114,17 @@ def image_folder(folder: str | Path) -> Tensor:
         try:
             with Image.open(file, formats=FORMATS) as image:
                 images[i] = np.asarray(ImageOps.fit(_over_white(image), (32, 32), Image.Resampling.LANCZOS))
-        except Exception as error:  # damaged images raise almost anything, too large ones an error of their own
+        except Exception as error:  # damaged and too large images raise many kinds
             raise DataUnavailableError(f"{file} cannot be read as an image ({error})") from None
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def _over_white(image: "Image") -> "Image":
-    """An opened image as 8-bit RGB, upright, over white."""
+    """Convert an opened image to 8-bit RGB, upright, over white."""
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+    if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")

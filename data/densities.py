@@ -1,6 +1,6 @@
-"""The targets of question 3: energies on the plane, exact samples, and the limits of any model of them.
+"""The targets of question 3: energies on the plane, exact samplers, and limits that no model can beat.
 
-``python -m data.densities`` draws the data sets that ship with the project again.
+``python -m data.densities`` draws the shipped data sets again.
 """
 
 import math
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from data.files import DataUnavailableError, read_array
 from lab.files import atomic_write
+from lab.options import InputError
 
 HERE = Path(__file__).parent
 
 
 def density_arcs(z: Tensor) -> Tensor:
-    r"""Energy of a ring that two Gaussian bands cut into a left and a right arc.
+    r"""Energy of a ring that two vertical Gaussian bands cut into a left and a right arc.
 
     .. math:: \tfrac12 \Big(\frac{\|z\| - 2}{0.4}\Big)^2
         - \log\Big(e^{-\frac12 (\frac{z_1 - 2}{0.6})^2} + e^{-\frac12 (\frac{z_1 + 2}{0.6})^2}\Big)
@@ -53,8 +54,8 @@ def density_sine(z: Tensor) -> Tensor:
 def sample_arcs(count: int, rng: np.random.Generator) -> np.ndarray:
     """Exact samples of the arcs, ``(count, 2)``, by rejection from a wide normal distribution.
 
-    With a proposal of standard deviation s, the density over the proposal's, both unnormalised, is at
-    most exp(2 / (s² - 0.16)) times what the bands add to 1, which is below 1e-9.
+    With a proposal of standard deviation s, the ratio of the unnormalised densities is at most
+    exp(2 / (s² - 0.16)), up to a factor below 1 + 1e-9 for the overlap of the bands.
     """
     s = 1.5
     log_bound = 2 / (s**2 - 0.16) + 1e-9
@@ -75,18 +76,18 @@ def sample_sine(count: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Target:
-    r"""A target of question 3, and what is known of it. This record is all that a new target needs.
+    r"""A target of question 3 and its known properties. A new target needs only this record.
 
     Args:
-        name: What it is called on the command line and in results.
+        name: Its name on the command line and in results.
         energy: Maps points ``(N, 2)`` to -log of the unnormalised density ``(N,)``.
-        sampler: Draws points ``(count, 2)`` with NumPy's generator; None where nobody can, and then there are no
-            data, no likelihood and no gap.
-        log_z: Log of the normaliser in nats, of the density restricted as ``half_width`` says; None where unknown,
-            and then there is no divergence.
-        entropy: Of the data in nats, below which no expected negative log-likelihood lies; None where unknown.
-        half_width: Where the density cannot be normalised on the plane, the half width a of the strip
-            A = {\|z₁\| ≤ a} on which it is; None for the plane.
+        sampler: Draws points ``(count, 2)`` with NumPy's generator. None if there is no sampler: then flows cannot
+            learn from samples, and there is no likelihood and no gap.
+        log_z: Log of the normaliser in nats, of the density restricted to the strip. None if unknown: then there is no
+            divergence.
+        entropy: Entropy of the data in nats, the lower bound of the expected negative log-likelihood. None if unknown.
+        half_width: Half width a of the strip A = {\|z₁\| ≤ a} on which a density is normalised that cannot be
+            normalised on the plane. None for the plane.
     """
 
     name: str
@@ -97,17 +98,17 @@ class Target:
     half_width: float | None = None
 
     def draw(self, seed: int = 0, count: int = 10_000) -> np.ndarray:
-        """Points ``(count, 2)``, float32; the same seed gives the same ones.
+        """Draw points ``(count, 2)``, float32, the same for the same seed.
 
         Raises:
-            ValueError: The target has no sampler.
+            InputError: The target has no sampler.
         """
         if self.sampler is None:
-            raise ValueError(f"{self.name} has no sampler, so there are no samples to learn from")
+            raise InputError(f"{self.name} has no sampler: nothing to learn from samples")
         return self.sampler(count, np.random.default_rng(seed)).astype(np.float32)
 
     def data_set(self) -> Tensor:
-        """The data set ``data_NAME``, float32, ``(10000, 2)``: the file that ships, or where there is none a draw.
+        """The data set ``data_NAME``, float32, ``(10000, 2)``: the shipped file, or a draw if there is none.
 
         Raises:
             DataUnavailableError: The file holds something else.
@@ -121,8 +122,8 @@ class Target:
         return torch.from_numpy(points)
 
 
-# The sine's energy is flat along z1, so it has no normaliser on the plane: what is known of it is of |z1| <= 4, where
-# the data are uniform along z1 and normal around the wave.
+# The sine's energy is flat along z1, so it has no normaliser on the plane. Its log_z and entropy are those on
+# |z1| <= 4, where the data are uniform along z1 and normal around the wave.
 TARGETS = {
     target.name: target
     for target in (

@@ -1,4 +1,4 @@
-"""Arrays from files that may be damaged, or not what their name says."""
+"""Read arrays from files that may be damaged or of another kind."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,24 +9,24 @@ from lab.options import InputError
 
 
 class DataUnavailableError(InputError):
-    """A data set is not on this machine and cannot be fetched, or the file that should hold it is broken."""
+    """A data set is missing and cannot be downloaded, or its file is broken."""
 
 
 def read_arrays(path: str | Path, names: Iterable[str], advice: str = "") -> dict[str, np.ndarray]:
-    """The named arrays of an ``.npz`` file.
+    """Read the named arrays of an ``.npz`` file.
 
     Raises:
-        DataUnavailableError: The file cannot be read, or lacks one of them; ``advice`` is what to do then.
+        DataUnavailableError: The file cannot be read, or lacks one of them; the message ends with ``advice``.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in names}  # a member that is no array comes as bytes
-    except Exception as error:  # a damaged archive raises almost anything, from zlib's errors to the tokenizer's
+            return {name: np.asarray(file[name]) for name in names}  # a member that is not an array is read as bytes
+    except Exception as error:  # a damaged archive raises many kinds, from zlib's to the tokenizer's
         raise DataUnavailableError(f"{path} cannot be read ({_reason(error)}). {advice}".strip()) from None
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """The array of an ``.npy`` file.
+    """Read the array of an ``.npy`` file.
 
     Raises:
         DataUnavailableError: The file cannot be read.

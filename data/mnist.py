@@ -21,14 +21,14 @@ SOURCES = {
     "mirror": "https://raw.githubusercontent.com/mingzhang-yin/ARM-gradient/"
     "bac893cfcec486bbd00b755b12cf8402053b0e84/binarized_mnist_{split}.amat",
 }
-# SHA-256 of the packed rows in sorted order: the same images count in any order of the rows.
+# SHA-256 of the packed rows in sorted order, so the order of the images does not matter.
 SHA256 = {
     "train": "aae6de292e6b68d898acf52062a1ac62907fc7ab417c59582d6523a1da0f9a61",
     "valid": "d10b4edf2e0765693846b51a5895f81f69fa37b6459b7f665bfa9c8cc9723622",
     "test": "87ff96664646cc41575aeb3ae4fbbabc1475ca3d42be4659d7a829d9f22c845a",
 }
 PIXELS = 784
-MAX_BYTES = 2**27  # the largest of the published files, 50,000 lines of text, has 78 MB
+MAX_BYTES = 2**27  # the largest published file, 50,000 lines of text, has 78 MB
 CONNECT_SECONDS = 20
 FILE_SECONDS = 300
 
@@ -45,9 +45,9 @@ def binarized_mnist(root: str | Path) -> Splits:
     """Load the static binarised MNIST, downloading it once.
 
     Reads ``root/binarized_mnist.npz``: arrays ``train``, ``valid`` and ``test`` of 98 bytes a row, the 784
-    pixels of an image packed by ``numpy.packbits``. Where the file is missing, it is made from the
-    publisher's text files or, failing that, from a mirror's MATLAB files, and only once every split has
-    the right checksum.
+    pixels of an image packed by ``numpy.packbits``. If the file is missing, it is written from the
+    publisher's text files or else from a mirror's MATLAB files, once every split has the right
+    checksum.
 
     Args:
         root: Folder of the file.
@@ -56,7 +56,7 @@ def binarized_mnist(root: str | Path) -> Splits:
         50,000 training, 10,000 validation and 10,000 test images, uint8, shape ``(N, 784)``, 0 or 1.
 
     Raises:
-        DataUnavailableError: No source could be reached, or a file's images are not those of the data set.
+        DataUnavailableError: No source can be reached, or a file does not hold the images of the data set.
 
     Source:
         Larochelle and Murray (2011), The neural autoregressive distribution estimator.
@@ -67,11 +67,11 @@ def binarized_mnist(root: str | Path) -> Splits:
 
 
 def binary_file(path: str | Path) -> Splits:
-    """Binary images of one's own.
+    """Load your own binary images.
 
     Args:
         path: An ``.npz`` file with the arrays ``train``, ``valid`` and ``test``, each ``(N, D)`` or ``(N, H, W)`` with
-            values 0 and 1, of a real or boolean type; D = H · W, at least 1, is the same for all.
+            values 0 and 1, of a real or boolean type, all with the same D = H · W.
 
     Returns:
         The three splits, uint8, ``(N, D)``.
@@ -94,7 +94,7 @@ def binary_file(path: str | Path) -> Splits:
         if array.ndim < 2 or not array.size or array.shape[1:] != arrays[0].shape[1:]:
             raise DataUnavailableError(f"{path}: {name} has shape {array.shape}, not images as in train")
         if len(array) < 2:
-            raise DataUnavailableError(f"{path}: {name} has fewer than two images, of which there is no standard error")
+            raise DataUnavailableError(f"{path}: {name} has fewer than two images, too few for a standard error")
         if not np.isin(array, (0, 1)).all():
             raise DataUnavailableError(f"{path}: {name} has values other than 0 and 1")
     return Splits(*(torch.from_numpy(array.astype(np.uint8).reshape(len(array), -1)) for array in arrays))
@@ -106,17 +106,17 @@ def checksum(packed: np.ndarray) -> str:
 
 
 def decode(raw: bytes) -> np.ndarray:
-    """Packed images from a published file: lines of 784 digits, or a MATLAB file with the key ``X``.
+    """Decode a published file to packed images: lines of 784 digits, or a MATLAB file with the key ``X``.
 
     Raises:
         ValueError: The bytes are neither, or not a whole number of images.
     """
     if not set(raw[:PIXELS]) <= set(b"01 \r\n"):
         try:
-            from scipy.io import loadmat  # needed for the mirror's format alone
+            from scipy.io import loadmat  # only the mirror's format needs it
 
             pixels = np.asarray(loadmat(io.BytesIO(raw))["X"])
-        except Exception as error:  # a broken file makes scipy raise almost anything
+        except Exception as error:  # a broken file raises many kinds
             raise ValueError(f"neither text nor MATLAB data ({type(error).__name__})") from None
         pixels = pixels if pixels.shape[-1] == PIXELS else pixels.T
     else:
@@ -139,6 +139,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _fetch_all(path: Path) -> dict[str, np.ndarray]:
     packed = {split: _fetch(split, path) for split in SHA256}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         np.savez(temporary, **packed)  # type: ignore[arg-type]
     return packed
@@ -162,7 +163,7 @@ def _fetch(split: str, path: Path) -> np.ndarray:
 
 
 def _download(url: str, label: str) -> bytes:
-    """The bytes at an address, all of them, within bounded time and size."""
+    """Download a file, within limits of time and size."""
     deadline = time.monotonic() + FILE_SECONDS
     with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as response:
         size = int(response.headers.get("Content-Length") or 0)
@@ -174,5 +175,5 @@ def _download(url: str, label: str) -> bytes:
                 if len(received) > MAX_BYTES or time.monotonic() > deadline:
                     raise OSError(f"gave up after {len(received)} bytes")
     if size and len(received) != size:
-        raise OSError(f"the download broke off after {len(received)} of {size} bytes")
+        raise OSError(f"the download ended after {len(received)} of {size} bytes")
     return bytes(received)

@@ -1,4 +1,4 @@
-"""Real images that come with an installed package, for machines without a network and for tests."""
+"""Real images from an installed package, for tests and for machines without a network."""
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,10 @@ from data.mnist import Splits
 def digits(seed: int = 0) -> Splits:
     """Scikit-learn's 1,797 handwritten digits as binary 28×28 images, split at random.
 
-    The 8×8 images are enlarged bilinearly and cut at half of the full intensity, so the same seed gives
-    the same bits everywhere.
+    The 8×8 images are enlarged bilinearly and thresholded at half of the full intensity.
 
     Args:
-        seed: Decides which image goes to which split.
+        seed: Seed of the split.
 
     Returns:
         1,297 training, 250 validation and 250 test images, uint8, shape ``(N, 784)``, 0 or 1.
@@ -38,8 +37,8 @@ def digit_images() -> Tensor:
 
 
 def _enlarged(size: int) -> Tensor:
-    """The 8×8 digits as ``(1797, 1, size, size)``, from 0 to 1."""
-    from sklearn.datasets import load_digits  # a second of imports that nobody else should pay
+    """The 8×8 digits enlarged to ``(1797, 1, size, size)``, from 0 to 1."""
+    from sklearn.datasets import load_digits  # its import takes a second
 
     images = torch.from_numpy(load_digits().images).unsqueeze(1) / 16
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)

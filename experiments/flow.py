@@ -40,13 +40,14 @@ def run(options: Options) -> dict[str, Any]:
     asked = prescribed(options)
     result = train.run(asked)
     flows = median_flows(Path(asked.out), result["runs"])
-    for source, name in itertools.product(asked.source, asked.data):
-        of_depths = [flows[source, name, k] for k in asked.num_layers]
-        plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, of_depths)
+    for source, name in dict.fromkeys((source, name) for source, name, _ in flows):
+        by_depth = [flows[source, name, k] for k in asked.num_layers]
+        plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, by_depth)
     plots.transformations(options.figures / "flow_transformations.png", TRANSFORMATIONS)
     settings = [
         summarise(source, name, k, result["runs"])
         for source, name, k in itertools.product(asked.source, asked.data, asked.num_layers)
+        if (source, name, k) in flows
     ]
     limits = {
         name: {"log_z": TARGETS[name].log_z, "entropy": TARGETS[name].entropy, "half_width": TARGETS[name].half_width}

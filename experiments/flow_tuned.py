@@ -30,7 +30,8 @@ def run(options: Options) -> dict[str, Any]:
         out = str(Path(options.out) / f"flow_{name}")
         one = replace(asked, num_layers=[k], recipe="tuned", lr=TUNED_LR, out=out, **changes)
         found = train.run(one)["runs"]
-        settings[name] = [summarise(source, target, k, found) for source in one.source for target in one.data]
+        trained = dict.fromkeys((run["source"], run["data"]) for run in found)
+        settings[name] = [summarise(source, target, k, found) for source, target in trained]
     parameters = sum(parameter.numel() for parameter in Flow(2, k).parameters())
     points = len(TARGETS[asked.data[0]].data_set())
     done = train.run(asked)["runs"]  # what experiments.flow has trained is not trained again

@@ -1,7 +1,7 @@
-"""A small residual classifier of CIFAR-10, whose features score generated images where Inception cannot be had.
+"""A small residual classifier of CIFAR-10, whose features score generated images if Inception is not available.
 
-``experiments/classifier.py`` trained the weights in ``data/classifier.pt``, kept as float16; ``data/classifier.json``
-is what that run printed.
+``experiments/classifier.py`` trained the weights in ``data/classifier.pt`` (float16); ``data/classifier.json`` is the
+output of that run.
 """
 
 from pathlib import Path
@@ -70,8 +70,8 @@ def load(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> Clas
     """A trained classifier in evaluation mode, float32.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        checkpoint.DamagedError: It is damaged.
+        FileNotFoundError: The file does not exist.
+        checkpoint.DamagedError: The file is damaged.
     """
     state = checkpoint.load(path, device)
     if state is None:

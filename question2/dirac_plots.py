@@ -1,6 +1,5 @@
-"""Pictures of the dirac game: trajectories over the vector field, over time, and in the space of all parameters."""
+"""Pictures of the dirac game: trajectories over the vector field, over time, and in parameter space."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,22 @@ from lab import figures
 from lab.files import atomic_write
 from question2 import dirac_theory
 
-FIRST_UPDATES = 300  # a turn of JSD's game and five of W1's
-FEW_TURNS = 40  # so many can be told apart in a panel
-FILM_UPDATES = 1500  # updates of a film, enough for some turns of the slowest game
+FIRST_UPDATES = 300  # one turn of JSD's game, five of W1's
+FEW_TURNS = 40  # more turns cannot be told apart in a panel
+FILM_UPDATES = 1500  # some turns of the slowest game
 
 
-def bounded(game: Game, trajectory: Trajectory, of: int, limit: float = 20.0) -> Trajectory:
-    """A game's way as long as it is near enough to draw: all of it, unless the game diverges."""
-    away = np.abs(np.stack([trajectory.psi[:, 0, of], trajectory.psi[:, 1, of], trajectory.theta[:, of] - game.target]))
-    near = (np.nan_to_num(away, nan=np.inf) <= limit).all(0)
-    end = len(near) if near.all() else max(2, int(np.argmin(near)))
+def bounded(game: Game, trajectory: Trajectory, index: int, limit: float = 20.0) -> Trajectory:
+    """The trajectories up to the update at which one game leaves a cube of half width ``limit`` about the target."""
+    centred = np.column_stack([trajectory.psi[:, :, index], trajectory.theta[:, index] - game.target])
+    inside = np.all(np.abs(centred) <= limit, axis=1)  # not a number is outside
+    end = len(inside) if inside.all() else max(1, int(np.argmin(inside)))
     averaged = None if trajectory.averaged is None else trajectory.averaged[:end]
     return Trajectory(trajectory.theta[:end], trajectory.psi[:end], averaged)
 
 
 def draw_field(axes: Axes, game: Game, side: float) -> None:
-    """The vector field in (ψ₀, θ), at ψ₁ = 0, in pixels: its many short lines would be most of a report."""
+    """Draw the vector field in (ψ₀, θ), at ψ₁ = 0; as pixels, since its many short lines make an SVG large."""
     line = np.linspace(-side, side, 61)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
@@ -44,52 +43,54 @@ def draw_field(axes: Axes, game: Game, side: float) -> None:
     axes.grid(False)
 
 
-def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory, of: int, end: int | None = None) -> None:
-    """One game's way in (ψ₀, θ), from its start (circle) to its end (dot), the average's, and the real point."""
-    psi0, theta = trajectory.psi[:end, 0, of], trajectory.theta[:end, of]
+def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory, index: int) -> None:
+    """Draw one game in (ψ₀, θ) from its start (circle) to its end (dot), with its average and the real point."""
+    psi0, theta = trajectory.psi[:, 0, index], trajectory.theta[:, index]
     axes.plot(psi0, theta, color=figures.COLOURS[0], linewidth=0.6)
     if trajectory.averaged is not None:
-        axes.plot(psi0 * 0, trajectory.averaged[:end, of], color=figures.COLOURS[1], linewidth=1.5)
-        axes.plot(0, trajectory.averaged[:end, of][-1], "s", color=figures.COLOURS[1], markersize=3)
+        axes.plot(psi0 * 0, trajectory.averaged[:, index], color=figures.COLOURS[1], linewidth=1.5)
+        axes.plot(0, trajectory.averaged[:, index][-1], "s", color=figures.COLOURS[1], markersize=3)
     axes.plot(psi0[0], theta[0], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
     axes.plot(psi0[-1], theta[-1], "o", color=figures.COLOURS[0], markersize=3)
     axes.plot(0, game.target, "+", color="black", markersize=7)
 
 
-def reach(game: Game, trajectory: Trajectory, of: int) -> float:
-    """Half the side of a square about the target that holds a game."""
-    return 1.1 * max(np.abs(trajectory.psi[:, 0, of]).max(), np.abs(trajectory.theta[:, of] - game.target).max(), 0.5)
+def reach(game: Game, trajectory: Trajectory, index: int) -> float:
+    """Half the side of a square about the target that contains a game."""
+    psi0, theta = trajectory.psi[:, 0, index], trajectory.theta[:, index] - game.target
+    return 1.1 * max(np.abs(psi0).max(), np.abs(theta).max(), 0.5)
 
 
-def title_of(name: str, game: Game) -> str:
-    """A game's name, and what it is."""
-    penalty = f"{game.reg_type} {game.reg_cf:g}" if game.reg_type else "no penalty"
-    return f"{name}: {game.loss_type}, {penalty}{', average' if game.alpha_ema is not None else ''}"
+def describe(game: Game, digits: str = "g") -> str:
+    """Loss and penalty of a game, for a title."""
+    penalty = f"{game.reg_type} {game.reg_cf:{digits}}" if game.reg_type else "no penalty"
+    return f"{game.loss_type}, {penalty}"
 
 
-def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, of: int = 0) -> None:
+def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, index: int = 0) -> None:
     """One game: over the vector field, over its first updates and over all, and in space with the set of equilibria."""
-    trajectory = bounded(game, trajectory, of)
+    trajectory = bounded(game, trajectory, index)
     width, height = figures.WIDTH, 1.83
     with mpl.rc_context(figures.STYLE):
         drawing = plt.figure(figsize=(width, height))
         try:
-            # In inches, so that the panels are of one height, and at the same places in every game's picture.
+            # Placed by hand, so that the panels are equally high and do not move between pictures.
             places = [(0.57, 1.2), (2.36, 0.97), (3.4, 1.02)]
             plane, first, every = (
                 drawing.add_axes((left / width, 0.41 / height, across / width, 1.2 / height)) for left, across in places
             )
             space = drawing.add_axes((4.42 / width, 0.0, 1.75 / width, 1.75 / height), projection="3d")
             space.patch.set_visible(False)
-            drawing.text(0.57 / width, 1.73 / height, title_of(name, game), va="center")
-            draw_field(plane, game, reach(game, trajectory, of))
-            draw_trajectory(plane, game, trajectory, of)
+            title = f"{name}: {describe(game)}{', average' if game.alpha_ema is not None else ''}"
+            drawing.text(0.57 / width, 1.73 / height, title, va="center")
+            draw_field(plane, game, reach(game, trajectory, index))
+            draw_trajectory(plane, game, trajectory, index)
             plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
             every.sharey(first)
             every.tick_params(labelleft=False)
-            over_first_updates(first, game, trajectory, of)
-            over_all_updates(every, game, trajectory, of)
-            in_space(space, game, trajectory, of)
+            over_first_updates(first, game, trajectory, index)
+            over_all_updates(every, game, trajectory, index)
+            in_space(space, game, trajectory, index)
             drawing.legend(
                 *first.get_legend_handles_labels(),
                 loc="center right",
@@ -98,20 +99,20 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, 
                 ncols=4,
                 columnspacing=1,
             )
-            figures.save(drawing, path, colours=128)
+            figures.save(drawing, path)
         finally:
             plt.close(drawing)
 
 
-def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
-    """θ, its average, and the critic's parameters while single turns can be seen."""
+def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, index: int) -> None:
+    """Draw θ, its average and the critic's parameters over the first updates, where single turns are visible."""
     lines = [
-        ("$\\theta$", trajectory.theta[:, of], figures.COLOURS[0], "-"),
-        ("$\\psi_0$", trajectory.psi[:, 0, of], figures.COLOURS[2], "--"),
-        ("$\\psi_1$", trajectory.psi[:, 1, of], figures.COLOURS[3], ":"),
+        ("$\\theta$", trajectory.theta[:, index], figures.COLOURS[0], "-"),
+        ("$\\psi_0$", trajectory.psi[:, 0, index], figures.COLOURS[2], "--"),
+        ("$\\psi_1$", trajectory.psi[:, 1, index], figures.COLOURS[3], ":"),
     ]
     if trajectory.averaged is not None:
-        lines.append(("average of $\\theta$", trajectory.averaged[:, of], figures.COLOURS[1], "-"))
+        lines.append(("average of $\\theta$", trajectory.averaged[:, index], figures.COLOURS[1], "-"))
     for label, values, colour, dashes in lines:
         width = 1.8 if label.startswith("average") or dashes == ":" else 1.0
         axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=width)
@@ -121,9 +122,9 @@ def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) 
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
 
 
-def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) -> None:
-    """θ, or where its turns are too many to be seen, the band between its turning points; and the average."""
-    theta = trajectory.theta[:, of]
+def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory, index: int) -> None:
+    """Draw the average, and θ; if it has too many turns to see, the band between its turning points."""
+    theta = trajectory.theta[:, index]
     upper, lower = envelope(theta, 1), envelope(theta, -1)
     if len(upper.T) < FEW_TURNS:
         axes.plot(theta, color=figures.COLOURS[0], linewidth=0.8)
@@ -131,9 +132,9 @@ def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory, of: int) ->
         around = np.concatenate([upper, lower[:, ::-1]], axis=1)
         axes.fill(*around, facecolor=to_rgba(figures.COLOURS[0], 0.3), edgecolor=figures.COLOURS[0], linewidth=0.8)
     if trajectory.averaged is not None:
-        axes.plot(trajectory.averaged[:, of], color=figures.COLOURS[1], linewidth=1.4)
+        axes.plot(trajectory.averaged[:, index], color=figures.COLOURS[1], linewidth=1.4)
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set(xlabel="all updates", xlim=(0, len(theta) - 1))
+    axes.set(xlabel="all updates", xlim=(0, max(1, len(theta) - 1)))
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
 
 
@@ -144,9 +145,9 @@ def envelope(values: np.ndarray, sign: int) -> np.ndarray:
     return np.stack([points, values[points]])
 
 
-def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
-    """The trajectory in (ψ₀, ψ₁, θ) and the equilibria: a point for JSD, a line for W1, none with GP."""
-    psi, theta = trajectory.psi[:, :, of], trajectory.theta[:, of]
+def in_space(axes: Any, game: Game, trajectory: Trajectory, index: int) -> None:
+    """Draw the trajectory in (ψ₀, ψ₁, θ) and the equilibria: a point for JSD, a line for W1, none with GP."""
+    psi, theta = trajectory.psi[:, :, index], trajectory.theta[:, index]
     axes.plot(psi[:, 0], psi[:, 1], theta, color=figures.COLOURS[0], linewidth=0.5)
     axes.plot(psi[:1, 0], psi[:1, 1], theta[:1], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
     axes.plot(psi[-1:, 0], psi[-1:, 1], theta[-1:], "o", color=figures.COLOURS[0], markersize=4)
@@ -161,7 +162,7 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
     axes.set_zlabel("$\\theta$", labelpad=-4)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         low, high = axis.get_view_interval()
-        # Two ticks well within each edge: at a corner those of two edges would touch.
+        # Two ticks well within each edge: ticks of two edges would collide at a corner.
         ticks = mpl.ticker.MaxNLocator(8, steps=[1, 2, 5]).tick_values(low, high)
         inside = ticks[(ticks > low + 0.2 * (high - low)) & (ticks < high - 0.2 * (high - low))]
         axis.set_ticks([inside[0], inside[-1]])
@@ -170,51 +171,52 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, of: int) -> None:
     axes.set_box_aspect(None, zoom=0.9)
 
 
-def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], of: int = 0, columns: int = 5) -> None:
-    """All games over their vector fields, on one scale."""
-    games = [(name, game, bounded(game, trajectory, of)) for name, game, trajectory in games]
+def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
+    """The first game of each configuration over its vector field, all on one scale."""
+    games = [(name, game, bounded(game, trajectory, 0)) for name, game, trajectory in games]
     rows = -(-len(games) // columns)
-    side = max(reach(game, trajectory, of) for _, game, trajectory in games)
+    side = max(reach(game, trajectory, 0) for _, game, trajectory in games)
     size = (figures.WIDTH / columns, 1.55)
-    with figures.figure(path, columns, size, rows, colours=128, sharex=True, sharey=True) as places:
+    with figures.figure(path, columns, size, rows, sharex=True, sharey=True) as places:
         for place in places[len(games) :]:
             place.set_visible(False)
         for place, (name, game, trajectory) in zip(places, games, strict=False):
             draw_field(place, game, side)
-            draw_trajectory(place, game, trajectory, of)
-            place.set_title(title_of(name, game).replace(": ", "\n").replace(", average", ", av."))
+            draw_trajectory(place, game, trajectory, 0)
+            place.set_title(f"{name}\n{describe(game)}{', av.' if game.alpha_ema is not None else ''}")
         drawing = places[0].figure
         drawing.supxlabel("critic's slope $\\psi_0$")
         drawing.supylabel("generated point $\\theta$")
 
 
 def contraction(path: str | Path, long: dict[str, Any]) -> None:
-    """The distance from the equilibrium over very many updates of the games without a penalty, and theory's."""
+    """The distance from the equilibrium over very many updates without a penalty, as played and by theory."""
     with figures.figure(path, size=(0.75 * figures.WIDTH, 2.4)) as (axes,):
-        for (loss, of_loss), colour, mark in zip(long["losses"].items(), figures.COLOURS, "os", strict=False):
-            axes.loglog(long["updates"], of_loss["measured"], mark, markersize=3, color=colour, label=f"{loss}, played")
-            axes.loglog(long["updates"], of_loss["flow"], color=colour, linewidth=0.9, label=f"{loss}, theory")
+        updates, losses = np.array(long["updates"], dtype=float), long["losses"]
+        for (loss, result), colour, mark in zip(losses.items(), figures.COLOURS, "os", strict=False):
+            axes.loglog(updates, result["measured"], mark, markersize=3, color=colour, label=f"{loss}, played")
+            axes.loglog(updates, result["flow"], color=colour, linewidth=0.9, label=f"{loss}, theory")
         outside, colour = long["outside"], figures.COLOURS[0]
-        axes.loglog(long["updates"], outside["measured"], "x", markersize=3, color=colour, label="JSD from farther out")
-        axes.loglog(long["updates"], outside["flow"], color=colour, linewidth=0.9)
-        t = np.array(long["updates"], dtype=float)
-        axes.loglog(t, (t * long["growth"]) ** -0.5, ":", color="0.4", linewidth=1, label="$r = (n h^2/640)^{-1/2}$")
-        lowest = min(min(of_loss["measured"]) for of_loss in long["losses"].values())
+        axes.loglog(updates, outside["measured"], "x", markersize=3, color=colour, label="JSD from farther out")
+        axes.loglog(updates, outside["flow"], color=colour, linewidth=0.9)
+        closed_form = (updates * long["growth"]) ** -0.5
+        axes.loglog(updates, closed_form, ":", color="0.4", linewidth=1, label="$r = (n h^2/640)^{-1/2}$")
+        lowest = min(min(result["measured"]) for result in losses.values())
         figures.logarithmic(axes, (lowest, max(outside["measured"])))
         axes.set(xlabel="update $n$", ylabel="distance $r$", ylim=(lowest / 1.5, 1.5 * max(outside["measured"])))
         axes.legend(ncols=2, loc="lower left")
 
 
 def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), updates: int = 400) -> None:
-    """One game, played by its equations and drawn at once: fast enough to follow a slider.
+    """Play one game by its equations and draw it, fast enough to follow a slider.
 
-    The title holds the field's eigenvalue at the equilibrium, which the one-centred penalty's game does not have.
+    The title gives the field's eigenvalue at the equilibrium; with the one-centred penalty there is no equilibrium.
 
     Args:
-        axes: Where.
+        axes: Where to draw.
         game: The configuration.
-        start: Its start (ψ₀, ψ₁, θ).
-        updates: Of the generator.
+        start: The start (ψ₀, ψ₁, θ).
+        updates: Number of generator updates.
     """
     trajectory = bounded(game, dirac_theory.play(game, start, updates), 0)
     side = reach(game, trajectory, 0)
@@ -226,23 +228,22 @@ def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), upd
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
     axes.grid(False)
-    penalty = f"{game.reg_type} {game.reg_cf:.2g}" if game.reg_type else "no penalty"
     outlook = "no equilibrium"
     if game.reg_type != "GP":
         value = dirac_theory.rotation(game, dirac_theory.jacobian(game), np.real)
         outlook = f"$\\lambda = {value.real + 0.0:.2g}" + (f" \\pm {value.imag:.2g}\\,i$" if value.imag else "$")
-    axes.set_title(f"{game.loss_type}, {penalty}: {outlook}", fontsize=8)
+    axes.set_title(f"{describe(game, '.2g')}: {outlook}", fontsize=8)
 
 
 def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
-    """How the field of W1 with the one-centred penalty jumps at ψ₀ = 0: in the plane, and along the line θ = t.
+    """The jump of W1's field with the one-centred penalty at ψ₀ = 0: in the plane, and along the line θ = t.
 
     Where |θ - t| < 2c the field leads away from ψ₀ = 0 on both sides. Along θ = t the slope's rate of change is 2c on
-    the right and -2c on the left; with R1 it is continuous, and zero where the slope is.
+    the right and -2c on the left; with R1 it is continuous, and zero at ψ₀ = 0.
 
     Args:
-        plane: For the field.
-        section: For ψ₀'s rate of change along θ = t.
+        plane: Axes of the field.
+        section: Axes of ψ₀'s rate of change along θ = t.
         weight: The penalty's weight c.
     """
     games = {reg: Game("W1", reg, weight) for reg in (None, "R1", "GP")}
@@ -257,33 +258,26 @@ def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
     plane.legend(fontsize=7.5, loc="lower center", frameon=True)
     plane.grid(False)
     for (reg, game), colour in zip(games.items(), ("0.5", *figures.COLOURS[2:4]), strict=True):
-        for side, label in ((np.linspace(-1.5, -1e-9, 2), reg or "no penalty"), (np.linspace(1e-9, 1.5, 2), None)):
-            rate = dirac_theory.field(game, side, side * 0, side * 0)[0]
-            section.plot(side, rate, color=colour, label=label)
+        for sign, label in ((-1, reg or "no penalty"), (1, None)):
+            slope = sign * np.array([1e-9, 1.5])
+            rate = dirac_theory.field(game, slope, slope * 0, slope * 0)[0]
+            section.plot(slope, rate, color=colour, label=label)
             if reg == "GP":
-                section.plot(0, rate[np.abs(side).argmin()], "o", color=colour, markersize=5, fillstyle="none")
+                section.plot(0, rate[0], "o", color=colour, markersize=5, fillstyle="none")
     section.set(xlabel="critic's slope $\\psi_0$", ylabel="$\\dot\\psi_0$ at $\\theta = 0$", title="along the middle")
     section.legend(fontsize=7.5)
 
 
-def animate(
-    folder: Path,
-    title: str,
-    game: Game,
-    trajectory: Trajectory,
-    of: int = 0,
-    frames: int = 150,
-    suffix: str | None = None,
-) -> Path:
-    """The game as a film, ``.mp4`` or ``.gif``; None for mp4 where ffmpeg is installed, else GIF. Returns its path."""
-    trajectory = bounded(game, trajectory, of)
-    suffix = suffix or (".mp4" if shutil.which("ffmpeg") else ".gif")
-    path = folder / f"trajectory{suffix}"
-    ends = np.unique(np.linspace(2, min(FILM_UPDATES, len(trajectory.theta)), frames).astype(int))
+def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, index: int = 0, frames: int = 150) -> Path:
+    """Save one game as the film ``trajectory.gif`` in the folder, and return its path."""
+    trajectory = bounded(game, trajectory, index)
+    psi0, theta = trajectory.psi[:, 0, index], trajectory.theta[:, index]
+    ends = np.unique(np.linspace(1, min(FILM_UPDATES, len(theta)), frames).astype(int))
+    path = folder / "trajectory.gif"
     with mpl.rc_context(figures.STYLE):
         drawing, axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
         try:
-            draw_field(axes, game, reach(game, trajectory, of))
+            draw_field(axes, game, reach(game, trajectory, index))
             axes.plot(0, game.target, "+", color="black", markersize=7)
             axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
             (line,) = axes.plot([], [], color=figures.COLOURS[0], linewidth=0.8)
@@ -291,20 +285,19 @@ def animate(
             (average,) = axes.plot([], [], "o", color=figures.COLOURS[1], markersize=5)
 
             def draw(end: int) -> tuple:
-                line.set_data(trajectory.psi[:end, 0, of], trajectory.theta[:end, of])
-                dot.set_data(trajectory.psi[end - 1 : end, 0, of], trajectory.theta[end - 1 : end, of])
+                line.set_data(psi0[:end], theta[:end])
+                dot.set_data(psi0[end - 1 : end], theta[end - 1 : end])
                 if trajectory.averaged is not None:
-                    average.set_data([0], trajectory.averaged[end - 1 : end, of])
+                    average.set_data([0], trajectory.averaged[end - 1 : end, index])
                 axes.set_title(f"{title}, update {end - 1}")
                 return line, dot, average
 
             draw(ends[-1])
             drawing.canvas.draw()
-            drawing.set_layout_engine("none")  # found once, the layout holds for every frame
+            drawing.set_layout_engine("none")  # computed once, the layout is that of every frame
             film = animation.FuncAnimation(drawing, draw, frames=ends, blit=False)
-            writer = animation.FFMpegWriter(fps=25) if suffix == ".mp4" else animation.PillowWriter(fps=25)
             with atomic_write(path) as temporary:
-                film.save(str(temporary), writer=writer, dpi=110)
+                film.save(str(temporary), writer=animation.PillowWriter(fps=25), dpi=110)
         finally:
             plt.close(drawing)
     return path

@@ -1,7 +1,7 @@
-r"""What theory says about the dirac game: vector field, equilibria, eigenvalues, and the verdict that they give.
+r"""Theory of the dirac game: vector field, equilibria, eigenvalues, and predictions.
 
-The state is (ψ₀, ψ₁, θ); the critic is C(x) = ψ₀x + ψ₁, the real point t, the generated point θ. The metric is a
-function of C(t) and C(θ), with derivatives a and -b there. In continuous time the players follow the vector field
+The state is (ψ₀, ψ₁, θ): the critic is C(x) = ψ₀x + ψ₁, the generated point θ, the real point t. The metric is a
+function of C(t) and C(θ), with derivatives a and -b. In continuous time the players follow the vector field
 
 .. math::
     \dot\psi_0 = a t - b \theta - c\, R'(\psi_0), \quad
@@ -47,12 +47,12 @@ def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> 
 
 
 def play(game: Game, start: Sequence[float], updates: int) -> Trajectory:
-    """One game by its equations alone: what :func:`dirac.play` does with the training step and SGD, many times faster.
+    """Play one game by its equations: the game of :func:`dirac.play` with SGD, many times faster.
 
     Args:
         game: The configuration.
-        start: Its start (ψ₀, ψ₁, θ).
-        updates: Number T of generator updates. A game that leaves all bounds ends there.
+        start: The start (ψ₀, ψ₁, θ).
+        updates: Number T of generator updates. A game that diverges ends early.
     """
     states = [np.asarray(start, dtype=float)]
     critic, generator = np.diag([1.0, 1.0, 0.0]) * game.critic_lr, np.diag([0.0, 0.0, 1.0]) * game.generator_lr
@@ -69,17 +69,17 @@ def play(game: Game, start: Sequence[float], updates: int) -> Trajectory:
 
 
 def equilibria(game: Game) -> str:
-    """Where the field vanishes, without weight decay. With GP nowhere: at ψ₀ = 0 it jumps, by 4c across the line."""
+    """Where the field vanishes, without weight decay. With GP it vanishes nowhere: at ψ₀ = 0 it jumps by 4c."""
     if game.reg_type == "GP":
         return "none"
     return "ψ₀ = 0, θ = t, any ψ₁" if game.loss_type == "W1" else "ψ₀ = ψ₁ = 0, θ = t"
 
 
 def jacobian(game: Game) -> np.ndarray:
-    """The field's Jacobian ``(3, 3)`` in (ψ₀, ψ₁, θ) at the equilibrium; with GP, of the pieces beside it.
+    """The field's Jacobian ``(3, 3)`` in (ψ₀, ψ₁, θ) at the equilibrium; with GP, that of its two smooth pieces.
 
-    The penalty adds -2c to the entry of ψ₀: its trace is what makes a circle a spiral. With JSD a target off zero does
-    so too, for there ψ₀ and ψ₁ move together.
+    The penalty adds -2c to the entry of ψ₀: the negative trace turns circles into spirals. So does, with JSD, a target
+    other than zero, which couples ψ₀ and ψ₁.
     """
     b, t = game.slope, game.target
     damping = 0.0 if game.reg_type is None else 2 * game.reg_cf
@@ -90,7 +90,7 @@ def jacobian(game: Game) -> np.ndarray:
 
 
 def alternating(game: Game) -> np.ndarray:
-    """The linear map ``(3, 3)`` of one update there: the critic's steps, then a generator step that sees the result."""
+    """The linear map ``(3, 3)`` of one update at the equilibrium: the critic's steps, then the generator's."""
     rows = jacobian(game)
     critic, generator = rows * [[1], [1], [0]], rows * [[0], [0], [1]]
     critic_step = np.eye(3) + game.critic_lr * critic
@@ -98,31 +98,32 @@ def alternating(game: Game) -> np.ndarray:
 
 
 def rotation(game: Game, matrix: np.ndarray, size: Callable[[complex], float]) -> complex:
-    """The eigenvalue of the motion in (ψ₀, θ): of the complex pair, the one that turns counter-clockwise; of real
-    eigenvalues, the one that decays most slowly by ``size``, a real part for a flow and an absolute value for a map.
+    """The eigenvalue of the motion in (ψ₀, θ): of a complex pair, the one with positive imaginary part.
+
+    If all are real, it is the largest by ``size``: the real part for a flow, the absolute value for a map.
     """
     if game.loss_type == "W1" or game.target == 0:
-        matrix = matrix[::2, ::2]  # ψ₁ goes its own way
+        matrix = matrix[::2, ::2]  # ψ₁ is decoupled
     eigenvalues = np.linalg.eigvals(matrix).astype(complex)
     turning = [value for value in eigenvalues if value.imag > 1e-9]
     return complex(turning[0]) if turning else complex(max(eigenvalues, key=size))
 
 
 def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | None:
-    """What theory says about games from some starting points; nothing about optimisers but SGD.
+    """Predict games from some starting points; None for optimisers other than SGD.
 
-    The eigenvalues at the equilibrium are exact, but linear; the games are not. So the flow of the modified field is
-    followed from each start, and measured as the games are. A moving average is a linear filter of the flow. Where
-    steps are so large that the modified field's own eigenvalue is off by a thousandth, only the exact one is used.
+    The eigenvalues describe the linearised game exactly, but the game is not linear. So we integrate the flow of the
+    modified field from each start and measure it like a game. The moving average is a linear filter of the flow. If
+    steps are so large that the modified field's eigenvalue is off by a thousandth, we use only the exact eigenvalue.
 
     Args:
         game: The configuration.
         start: The starting points (ψ₀, ψ₁, θ), ``(n, 3)``.
-        updates: How long the games are.
+        updates: Length of the games.
 
     Returns:
-        What :func:`dirac.measure` returns, without the amplitudes of single games, the field's ``equilibria`` and the
-        eigenvalues as pairs of real and imaginary part, in continuous time (``flow``) and per update (``update``).
+        The values of :func:`dirac.measure` without the amplitudes of single games; the field's ``equilibria``; and the
+        eigenvalues as (real, imaginary) in continuous time (``flow``) and per update (``update``).
     """
     if game.optimizer != "SGD":
         return None
@@ -149,8 +150,8 @@ def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | Non
 
 
 def modified_eigenvalue(game: Game) -> complex:
-    """The eigenvalue of the modified field's motion in (ψ₀, θ), in updates: the logarithm of the map's, nearly."""
-    # On one side of ψ₀ = 0 the field of the one-centred penalty is that of R1, about a centre of its own.
+    """The eigenvalue of the modified field in (ψ₀, θ), per update: nearly the logarithm of the map's."""
+    # On each side of ψ₀ = 0 the field of the one-centred penalty is that of R1 with a shifted centre.
     field = modified_field(dataclasses.replace(game, reg_type=game.reg_type and "R1"))
     centre, small = np.array([0.0, 0.0, game.target]), 1e-5
     ahead, behind = (np.array([field(*(centre + step)) for step in sign * small * np.eye(3)]).T for sign in (1, -1))
@@ -158,13 +159,13 @@ def modified_eigenvalue(game: Game) -> complex:
 
 
 def moving_average(theta: np.ndarray, alpha: float) -> np.ndarray:
-    """The moving average that starts where θ ``(T + 1, n)`` does: a low-pass filter of it."""
+    """The moving average of θ ``(T + 1, n)``, which starts at the first θ: a low-pass filter."""
     filtered, _ = lfilter([1 - alpha], [1, -alpha], theta[1:], axis=0, zi=alpha * theta[:1])
     return np.concatenate([theta[:1], filtered])
 
 
 def compare(game: Game, trajectory: Trajectory) -> dict[str, Any]:
-    """Prediction and measurement of one configuration side by side, for the table."""
+    """Prediction and measurement of one configuration."""
     start = np.column_stack([trajectory.psi[0].T, trajectory.theta[0]]).astype(float)
     predicted = predict(game, start, updates=len(trajectory.theta) - 1)
     return {"predicted": predicted, "measured": measure(trajectory, game)}

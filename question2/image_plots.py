@@ -1,4 +1,4 @@
-"""Pictures of image runs: the metric beside the distance over training, and the same noise's images over time."""
+"""Pictures of image runs: metric and distance over training, and images of the same noise over training."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,21 +22,21 @@ Curve = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Curves:
-    """A run's curves over generator updates, each of pairs of update and value."""
+    """The curves of a run, each a sequence of (generator update, value)."""
 
     metric: Curve
-    averaged: Curve  # distance of the averaged generator's images from the real ones
-    trained: Curve  # distance of the trained generator's
+    averaged: Curve  # distance between images of the averaged generator and real ones
+    trained: Curve  # the same of the trained generator
 
 
 def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
-    """The curves in a run's ``metrics.jsonl``, as far as it has come.
+    """The curves in the lines of a run's ``metrics.jsonl``.
 
-    A distance's bias depends on the number of samples, so the last one, of another number, is left out.
+    A distance's bias depends on the number of samples. The last evaluation uses another number and is left out.
 
     Args:
-        lines: Its lines of numbers.
-        distance: The name that the distance has in them, such as ``FID``.
+        lines: Lines of the file, read as JSON.
+        distance: Key of the distance, such as ``FID``.
 
     Example:
         >>> curves_of([{"step": 1, "metric": 0.5}, {"step": 2, "samples": 10, "FID": 9.0, "FID_trained": 8.0}], "FID")
@@ -50,10 +50,10 @@ def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
 
 
 def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> None:
-    """The metric, and the distances of both generators over training: the average's with dots, the other's dotted.
+    """Draw the metric, and the distances of the averaged generator (dots) and the trained one (dotted line).
 
-    Runs after the first are pale. The metric can fall by orders of magnitude, and a small rise at the end still counts,
-    so its axis is logarithmic, if all its values are positive. What a run does not have yet is left out.
+    Runs after the first are pale. The metric can fall by orders of magnitude, and small rises at the end matter, so its
+    axis is logarithmic if all values are positive. Empty curves are left out.
     """
     right = axes.twinx()
     for i, run in enumerate(runs):
@@ -81,23 +81,16 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
     right.grid(False)
 
 
-def save_curves(path: str | Path, title: str, runs: Sequence[Curves], loss: str, distance: str) -> None:
-    """The picture of :func:`draw_curves` as a file."""
-    with figures.figure(path, size=(figures.HALF, 2.2)) as (axes,):
-        draw_curves(axes, runs, loss, distance)
-        axes.set_title(title)
-
-
 def progress(folder: Path, title: str, curves: Curves, loss: str, distance: str, updates: int) -> Figure:
-    """A run that still trains: the last images of the averaged generator, and the curves so far.
+    """A run in progress: the latest images of the averaged generator, and the curves so far.
 
     Args:
-        folder: The run's, with the grids of images ``samples_UPDATE.png`` that it has left so far.
-        title: Of the picture.
-        curves: So far.
-        loss: The metric's name.
-        distance: The distance's name.
-        updates: Of the whole run.
+        folder: The run's folder, with its grids of images ``samples_UPDATE.png``.
+        title: Title of the picture.
+        curves: The curves so far.
+        loss: Name of the metric.
+        distance: Name of the distance.
+        updates: Number of updates of the whole run.
     """
     grids = sorted(folder.glob("samples_*.png"))
     with mpl.rc_context(figures.STYLE):
@@ -113,15 +106,15 @@ def progress(folder: Path, title: str, curves: Curves, loss: str, distance: str,
 
 
 def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
-    """Images of the same noise after more and more updates, a row a time, from the grids that a run left.
+    """Draw images of the same noise during training, a row per update, from the grids in a run's folder.
 
     Args:
-        axes: Where.
-        folder: The run's.
-        columns: Images a row, at most 64.
+        axes: Where to draw.
+        folder: The run's folder.
+        columns: Images per row, at most 64.
 
     Raises:
-        ValueError: The run has left no grid.
+        ValueError: The folder holds no grid.
     """
     grids = {step_of(grid): grid for grid in folder.glob("samples_*.png")}
     if not grids:
@@ -130,7 +123,7 @@ def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
     tiles = [torch.cat([tile(grid, i) for i in range(columns)], dim=2) for grid in rows.values()]
     picture = torch.cat(tiles, dim=1).permute(1, 2, 0).numpy()
     side = picture.shape[0] / len(rows)
-    axes.imshow(picture, interpolation="bicubic")  # edges of enlarged pixels would be most of a JPEG
+    axes.imshow(picture, interpolation="bicubic")  # sharp pixel edges would make a JPEG large
     axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows])
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -139,14 +132,14 @@ def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
 
 
 def save_sheet(path: str | Path, folder: Path, columns: int = 20) -> None:
-    """The picture of :func:`draw_sheet` as a file."""
+    """Save the picture of :func:`draw_sheet`."""
     rows = len(sheet_steps(sorted(map(step_of, folder.glob("samples_*.png")))))
     with figures.figure(path, size=(figures.WIDTH, 0.95 * figures.WIDTH * rows / columns)) as (axes,):
         draw_sheet(axes, folder, columns)
 
 
 def step_of(grid: Path) -> int:
-    """The update after which a grid of images was made, from its name.
+    """The update in the name of a grid of images.
 
     Example:
         >>> step_of(Path("samples_000500.png"))
@@ -156,7 +149,7 @@ def step_of(grid: Path) -> int:
 
 
 def sheet_steps(steps: Sequence[int]) -> list[int]:
-    """Of the updates at which there are images, those nearest below 1, 2 and 5 times the powers of ten, and the last.
+    """Choose the updates nearest below 1, 2 and 5 times the powers of ten, and the last.
 
     Example:
         >>> sheet_steps(range(500, 10_001, 500))
@@ -173,6 +166,6 @@ def read_grid(path: Path) -> Tensor:
 
 
 def tile(grid: Tensor, index: int, side: int = 32, padding: int = 2, columns: int = 8) -> Tensor:
-    """An image of a grid that ``save_image`` made."""
+    """One image of a grid that ``save_image`` made."""
     top, left = (padding + (side + padding) * place for place in divmod(index, columns))
     return grid[:, top : top + side, left : left + side]

@@ -1,4 +1,4 @@
-"""Results of the runs, as tables: each run beside its prediction, and means and deviations over seeds."""
+"""Results of the runs as tables: each run beside its prediction, and means and standard deviations over seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ def report(runs: Sequence[Run], results: Mapping[str, dict[str, Any] | None]) ->
             result = results[run.label]
             last = result["metrics"][-1] if result else {}
             numbers = ", ".join(f"{key} {value:.5g}" for key, value in last.items())
-            lines.append(f"{run.label}: {numbers or 'time was up; run the same command to resume'}")
+            lines.append(f"{run.label}: {numbers or 'out of time; run the same command to resume'}")
     return "\n".join(lines)
 
 
 def games_table(results: Mapping[str, dict[str, Any] | None]) -> str:
     """Predicted and measured behaviour of dirac games, by label."""
-    lines = [f"{'':22} {'verdict':>24} {'period':>15} {'decay an update':>19} {'amplitude':>19} {'average':>9}"]
+    lines = [f"{'':22} {'verdict':>24} {'period':>15} {'decay per update':>19} {'amplitude':>19} {'average':>9}"]
     for name, result in results.items():
         if not result:
             continue
@@ -40,12 +40,12 @@ def games_table(results: Mapping[str, dict[str, Any] | None]) -> str:
         cells.append(f"{averaged['amplitude']:9.2g}" if averaged else f"{'-':>9}")
         lines.append(f"{name:22} {' '.join(cells)}")
     lines.append("predicted/measured, medians over the starting points; period in updates; amplitude: the largest")
-    lines.append("distance of the generated point from the real one in the last tenth, and that of its moving average")
+    lines.append("distance between generated and real point in the last tenth; average: that of the moving average")
     return "\n".join(lines)
 
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers of one run that are worth comparing: a dirac game's behaviour, or the last metric and scores."""
+    """The numbers of one run to compare: a dirac game's behaviour, or the last metric and scores."""
     if "measured" in result:
         measured = result["measured"]
         values = {key: measured[key] for key in ("period", "rate", "amplitude")}
@@ -57,13 +57,13 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
 
 
 def collect(folder: str | Path) -> list[dict[str, Any]]:
-    """One row for each configuration of finished runs: its name, its seeds and its numbers.
+    """Name, seeds and numbers of each configuration with finished runs.
 
     Args:
-        folder: The folder of the runs, each in a folder of its own with ``config.json`` and ``result.json``.
+        folder: The parent folder of the runs' folders, each with ``config.json`` and ``result.json``.
 
     Raises:
-        InputError: Two runs of one name differ in more than the seed, or there is no finished run.
+        InputError: Two runs of one name differ in more than the seed, or no run is finished.
     """
     fixed = (determining(Management()) | determining(Hyperparameters())).keys() - {"seed"}
     groups: dict[str, list[tuple[dict, dict]]] = {}
@@ -80,7 +80,7 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
         first = runs[0][0]
         for config, _ in runs[1:]:
             if other := [key for key in first if key in fixed and config.get(key) != first[key]]:
-                raise InputError(f"the runs of {name} in {folder} differ in {', '.join(other)}: no mean of them")
+                raise InputError(f"the runs of {name} in {folder} differ in {', '.join(other)} and cannot be averaged")
         keys = set.intersection(*(set(values) for _, values in runs))
         columns = {key: spread([values[key] for _, values in runs]) for key in runs[0][1] if key in keys}
         rows.append({"name": name, "seeds": [config["seed"] for config, _ in runs], "numbers": columns})
@@ -88,16 +88,16 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def write(folder: str | Path) -> str:
-    """Keep the rows of :func:`collect` as ``summary.json`` in the folder; they as text."""
+    """Save the rows of :func:`collect` as ``summary.json`` in the folder, and return them as text."""
     rows, path = collect(folder), Path(folder) / "summary.json"
     if path.exists() and not path.read_text(encoding="utf-8").startswith('[\n {\n  "name": "'):
-        raise InputError(f"{path} is not a summary of ours, and is not overwritten")
+        raise InputError(f"{path} exists and is not a summary: not overwritten")
     write_json(path, rows)
     return table(rows)
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as text; with one seed there is no deviation."""
+    """The rows as text."""
     lines = []
     for row in rows:
         cells = [f"{key} {format_spread(value, '.5g', '.2g')}" for key, value in row["numbers"].items()]

@@ -1,9 +1,9 @@
-r"""Forward against reverse divergence: what each makes of few layers (between questions 3.7 and 3.9).
+r"""Forward and reverse divergence: what few layers learn with each (between questions 3.7 and 3.9).
 
 Learning from samples minimises :math:`\mathrm{KL}(p \| q)`, learning from a density :math:`\mathrm{KL}(q \| p)`. The
-flows of the two questions are different families, one from data to noise and one from noise to data, so comparing them
-compares more than the divergences. Here both are minimised over one family, flows from the plane to noise, whose
-density is explicit at every point: the divergences are sums over a grid.
+flows of the two questions are different families, one from data to noise and one from noise to data, so the questions
+differ in more than the divergence. Here both divergences are minimised over one family, flows from the plane to noise.
+Their density is explicit at every point, so the divergences are sums over a grid.
 
 Source: Murphy (2023), Probabilistic machine learning: advanced topics, section 5.1, https://probml.github.io/book2
 """
@@ -32,8 +32,8 @@ def divergences(log_p: Tensor, log_q: Tensor, area: float) -> dict[str, Tensor]:
 
     .. math:: \mathrm{KL}(p \| q) = \sum_g \Big[p_g \log \frac{p_g}{q_g} - p_g + q_g\Big] \Delta
 
-    The last two terms are nought for densities whose whole mass is on the grid; where it is not, they keep the sum
-    from falling below nought.
+    The last two terms cancel if the whole mass of both densities is on the grid; otherwise they keep the sum from being
+    negative.
 
     Args:
         log_p, log_q: Log-densities at the cells, ``(G,)``.
@@ -43,12 +43,12 @@ def divergences(log_p: Tensor, log_q: Tensor, area: float) -> dict[str, Tensor]:
         ``forward``, KL(p‖q), and ``reverse``, KL(q‖p), scalars.
     """
     p, q = log_p.exp(), log_q.exp()
-    of_pairs = {"forward": p * (log_p - log_q) - p + q, "reverse": q * (log_q - log_p) - q + p}
-    return {name: terms.sum() * area for name, terms in of_pairs.items()}
+    integrands = {"forward": p * (log_p - log_q) - p + q, "reverse": q * (log_q - log_p) - q + p}
+    return {name: values.sum() * area for name, values in integrands.items()}
 
 
 def log_target(target: Target, grid: Grid) -> Tensor:
-    """The target's log-density at the cells of a grid that holds it, ``(G,)``."""
+    """The target's log-density at the cells of a grid, ``(G,)``, normalised on the grid."""
     points, area = grid
     log_p = -target.energy(points)
     return log_p - torch.logsumexp(log_p, 0) - math.log(area)
@@ -69,10 +69,10 @@ def fit(
     Args:
         target: p.
         direction: ``forward``, KL(p‖q), or ``reverse``, KL(q‖p).
-        num_layers: Of the flow.
-        seed: Of its first parameters, of standard deviation 1.
-        grid: Where the divergence is summed.
-        steps: Updates of Adam with a one-cycle step size.
+        num_layers: Number of planar layers.
+        seed: Seed of the initial parameters, which are standard normal.
+        grid: Cells over which the divergence is summed.
+        steps: Number of updates of Adam with a one-cycle step size.
         lr: Peak of the step size.
         progress: Show a progress bar.
     """

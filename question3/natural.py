@@ -1,15 +1,15 @@
-r"""The tuned recipe of flows: the natural gradient, the start and the step sizes.
+r"""The tuned recipe of flows: natural gradient, initial parameters and step sizes.
 
-These flows have so few parameters that their Fisher information can be solved with.
+These flows have so few parameters that their Fisher information matrix can be factorised.
 
-A step descends in the metric of the distributions, not of the parameters: with the gradients :math:`g_i` of the loss at
-single points, and :math:`P` parameters,
+A step descends in the metric of the distributions, not of the parameters. With the gradients :math:`g_i` of the loss at
+single points, and :math:`P` parameters, it is
 
 .. math:: \Delta = -\eta \, (F + \lambda \tfrac{\operatorname{tr} F}{P} I)^{-1} \bar g, \quad
     F = \mathbb{E}[g_i g_i^\top]
 
-For a flow from samples :math:`g_i` is the score at a point, so F is the Fisher information where the flow is near the
-data. For a flow from a density it is the second moment of the gradients along draws, which stands in its place.
+For a flow from samples :math:`g_i` is the score at a point, so F is the Fisher information once the flow is close to
+the data. For a flow from a density, the second moment of the gradients at its draws replaces it.
 
 Source: Amari (1998), Natural gradient works efficiently in learning, https://doi.org/10.1162/089976698300017746
 """
@@ -24,10 +24,10 @@ from question3.stacked_flows import Energy, Parameters, compile_flows, point_gra
 from solution import Flow, invertible_u
 
 MOMENTUM, DECAY = 0.9, 0.99  # of the running means of gradient and information
-# Of the information's mean eigenvalue. From a finite data set the strong damping keeps the flow from learning what only
-# its points have in common: such directions have little information, and are hardly moved.
+# As a share of the information's mean eigenvalue. From a finite data set, strong damping prevents overfitting:
+# directions of little information hardly move.
 DAMPING = {"samples": 0.1, "density": 0.01}
-RADIUS = 0.3  # the longest step, in the metric, before it is multiplied by the step size
+RADIUS = 0.3  # the longest step in the metric, before the multiplication by the step size
 EVERY = 5  # updates between two factorisations
 
 
@@ -48,7 +48,7 @@ def initial_state(parameters: Sequence[Tensor]) -> State:
 
 
 def spread(flow: Flow) -> None:
-    """Give layers bends far apart: u and w from N(0, 0.3²), b from N(0, 1), where they begin near the identity."""
+    """Spread the layers' hyperplanes: u and w from N(0, 0.3²), b from N(0, 1), far from the identity."""
     with torch.no_grad():
         for layer in flow.planar:
             layer.u.normal_(std=0.3)
@@ -72,7 +72,7 @@ class NaturalGradient:
     """The natural gradient with given step sizes, of stacked flows.
 
     Args:
-        parameters: Of the flows, stacked; changed in place.
+        parameters: Stacked parameters of the flows; changed in place.
         energies: As for :func:`stacked_flows.mean_loss`.
         rates: The step size of each update.
     """
@@ -110,20 +110,20 @@ def step(
     Args:
         parameters: Each ``(R, k, 1, d)``.
         gradients: Of the mean loss over B points, the part of each point: ``(R, k, B, d)``.
-        state: Of :func:`initial_state`.
-        number: Of the update, from 0.
-        rate: The step size.
-        damping: The share of the mean eigenvalue that is added to all of them.
+        state: As from :func:`initial_state`.
+        number: Number of the update, from 0.
+        rate: Step size.
+        damping: Share of the mean eigenvalue that is added to all eigenvalues.
     """
     parts = torch.cat([gradient.transpose(1, 2).flatten(2) for gradient in gradients], dim=-1)  # (R, B, P)
     count = parts.shape[1]
     state.gradient.lerp_(parts.sum(1), 1 - MOMENTUM)
-    state.information.lerp_(count * torch.bmm(parts.mT, parts), 1 - DECAY)  # the parts are B-ths
+    state.information.lerp_(count * torch.bmm(parts.mT, parts), 1 - DECAY)  # each part is 1/B of a gradient
     if number % EVERY == 0:
         information = state.information / (1 - DECAY ** (number + 1))
         mean_eigenvalue = information.diagonal(dim1=1, dim2=2).mean(1)
         damped = information + torch.diag_embed(damping * mean_eigenvalue.unsqueeze(1).expand_as(state.gradient))
-        # Without a check: where a flow has diverged, its loss will not be finite, and the run stops for that.
+        # No check: a flow that has diverged has a loss that is not finite, which stops the run.
         state.factor.copy_(torch.linalg.cholesky_ex(damped).L)
     gradient = state.gradient / (1 - MOMENTUM ** (number + 1))
     direction = torch.cholesky_solve(gradient.unsqueeze(-1), state.factor).squeeze(-1)

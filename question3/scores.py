@@ -1,4 +1,4 @@
-"""What a planar flow is worth, in nats and next to the limit that no model passes (questions 3.7 and 3.9)."""
+"""Scores of planar flows in nats, and their distance from the best possible score (questions 3.7 and 3.9)."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from solution import Flow, log_standard_normal, loss1, loss2
 
 @torch.no_grad()
 def in_blocks(function: Callable[[Tensor], Tensor], points: Tensor, block: int = 100_000) -> Tensor:
-    """A function of points, applied to blocks of them that fit the memory."""
+    """Apply a function to blocks of points that fit into memory."""
     return torch.cat([function(part) for part in points.split(block)])
 
 
@@ -23,8 +23,8 @@ def log_density(flow: Flow, source: str, x: Tensor) -> Tensor:
     """Log-density of a flow at points ``(N, 2)``: ``(N,)`` in nats.
 
     Args:
-        flow: From data to noise where it was learnt from ``samples``; from noise to the target, ``density``.
-        source: Which of the two.
+        flow: A flow from data to noise if it was learnt from samples, from noise to the target if from a density.
+        source: What it was learnt from: ``samples`` or ``density``.
         x: The points.
     """
     if source == "samples":
@@ -35,15 +35,14 @@ def log_density(flow: Flow, source: str, x: Tensor) -> Tensor:
 
 
 def score_from_samples(flow: Flow, target: Target, count: int = 100_000, seed: int = 12345) -> dict[str, Any]:
-    r"""Expected negative log-likelihood, and its gap to the entropy that no model passes, in nats.
+    r"""Expected negative log-likelihood, and its gap to the entropy of the target, its lower bound, in nats.
 
-    Both are estimated from fresh points of the target p. Where p is known, its own log-density is a control variate:
+    Both are estimated from fresh points of the target p. If p is known, its own log-density is a control variate:
 
     .. math:: \mathrm{gap} = \mathbb{E}_p[\log p - \log q], \quad \mathrm{NLL} = H(p) + \mathrm{gap}
 
-    have a small part of the standard error of a mean of :math:`-\log q`, which moves with the points that happen to be
-    drawn.
-    Without a sampler there is neither, without a known entropy no gap.
+    have a much smaller standard error than the mean of :math:`-\log q`.
+    Without a sampler the result is empty; without a known entropy it has no gap.
     """
     if target.sampler is None:
         return {}
@@ -56,15 +55,15 @@ def score_from_samples(flow: Flow, target: Target, count: int = 100_000, seed: i
 
 
 def score_from_density(flow: Flow, target: Target, count: int = 1_000_000, seed: int = 12345) -> dict[str, Any]:
-    r"""The loss, and the divergence from the target that it gives where log Z is known, in nats.
+    r"""The loss, and the divergence from the target if log Z is known, in nats.
 
-    KL(q‖p) is the mean of loss2 plus log Z. A density that cannot be normalised on the plane is compared on the strip
-    A = {\|z₁\| ≤ a}: the divergence is between flow and target both restricted to A and normalised there,
+    KL(q‖p) is the mean of loss2 plus log Z. If the density cannot be normalised on the plane, flow and target are both
+    restricted to the strip A = {\|z₁\| ≤ a} and normalised there:
 
     .. math:: \mathrm{KL}(q_A \| p_A) = \mathbb{E}_{q|A}[\log q - \log \tilde p] - \log q(A) + \log Z_A,
 
-    estimated from the draws that fall into A; its standard error combines those of the mean and of log q(A) in
-    quadrature. Of fewer than two draws in A there is none.
+    estimated from the draws in A; its standard error combines those of the mean and of log q(A) in quadrature. With
+    fewer than two draws in A there is no estimate.
     """
     noise = torch.randn(count, flow.planar[0].u.shape[-1], generator=torch.Generator().manual_seed(seed))
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lab import figures
-from question3.plots import grid, hyperplane, number, of_layer, show
+from question3.plots import grid, hyperplane, layer_density, number, show
 from solution import invertible_u, planar_transformation
 
 REACH = 4.5  # the axes reach from -4.5 to 4.5
@@ -50,7 +50,7 @@ class LayerPicture:
             self.bend = [axes.plot([], [], "--", color="black", linewidth=1)[0] for axes in (points, squares)]
             self.squares = LineCollection([], colors="0.4", linewidths=0.6)
             squares.add_collection(self.squares)
-            show(density, of_layer(*(torch.zeros(2),) * 2, torch.tensor(0.0), grid(101)).numpy(), "", 0.16)
+            show(density, layer_density(*(torch.zeros(2),) * 2, torch.tensor(0.0), grid(101)).numpy(), "", 0.16)
             self.density = density.images[0]
             for axes, title in ((points, "points"), (squares, "a square grid"), (density, "density")):
                 frame(axes, title)
@@ -65,7 +65,7 @@ class LayerPicture:
             artist.set_data(*after[of_side].T)
         moved = planar_transformation(self.lines.view(-1, 2), adjusted, w, b)
         self.squares.set_segments(list(moved.view(self.lines.shape).numpy()))
-        self.density.set_data(of_layer(u, w, b, grid(101)).numpy())
+        self.density.set_data(layer_density(u, w, b, grid(101)).numpy())
         for artist in self.bend:
             artist.set_data(*hyperplane(w, b).T)
         product, used = torch.dot(w, u), torch.dot(w, adjusted)

@@ -1,7 +1,7 @@
-"""Many planar flows of one depth as stacked tensors, their gradients, and one update of them all.
+"""Many planar flows of one depth as stacked tensors, their gradients, and one update of all of them.
 
 The parameters of R flows with k layers are three tensors with leading dimensions (R, k), over which
-:func:`solution.chain` broadcasts: the mathematics is that of the graded classes, and it is there once.
+:func:`solution.chain` broadcasts.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,17 +43,17 @@ def unstack(parameters: Parameters) -> list[Flow]:
 
 
 def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | None) -> tuple[Tensor, Tensor]:
-    """The loss of each flow, its mean over the batch, in nats.
+    """The mean loss of each flow over its batch, in nats.
 
     Args:
         parameters: Stacked u, w, b, ``(R, k, B, d)``, ``(R, k, B, d)`` and ``(R, k, B, 1)``: one copy per point.
         x: Data or noise, ``(R, B, d)``.
-        energies: For flows from densities, the targets of equal shares of the flows, called with the points of all
-            these flows, ``(N, d)``; None from samples.
+        energies: For flows from densities, the targets of equal shares of the flows, each called with all points of
+            its flows, ``(N, d)``; None for flows from samples.
 
     Returns:
-        The sum over the flows, whose gradient with respect to one flow's parameters is that of its own loss, and
-        the losses ``(R,)``.
+        The sum over the flows, whose gradient with respect to one flow's parameters is that of the flow's own loss,
+        and the losses ``(R,)``.
     """
     z, logdet = chain(x, list(zip(*(parameter.unbind(1) for parameter in parameters), strict=True)))
     if energies is None:
@@ -68,7 +68,7 @@ def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | 
 def point_gradients(
     parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | None
 ) -> tuple[list[Tensor], Tensor]:
-    """Gradients of the mean losses, each point's part by itself, and the losses.
+    """Each point's part of the gradients of the mean losses, and the losses.
 
     Args:
         parameters: Stacked u, w, b, ``(R, k, 1, d)`` and ``(R, k, 1, 1)``.
@@ -79,7 +79,7 @@ def point_gradients(
         Gradients ``(R, k, B, d)`` and ``(R, k, B, 1)``, whose sums over the points are those of the mean losses; and
         the losses ``(R,)``.
     """
-    # A copy of the parameters per point makes the backward pass pointwise; the sums over the batch come after it.
+    # A copy of the parameters per point makes the backward pass pointwise; sums over the batch follow it.
     copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
     gradients, losses = torch.func.grad(mean_loss, has_aux=True)(copies, x, energies)
     return list(gradients), losses
@@ -95,9 +95,9 @@ def update(
     energies: tuple[Energy, ...] | None,
     lr: float,
 ) -> None:
-    """One RMSprop update of every flow from its own batch, all of it in place; the losses are added to ``total``.
+    """One RMSprop update of every flow from its own batch, in place; the losses are added to ``total``.
 
-    Gradient and optimiser are part of the function, so that it compiles to one piece.
+    Gradient and optimiser are in one function, which compiles to one piece.
     """
     u, w, _ = parameters
     u.copy_(invertible_u(u, w))
@@ -121,10 +121,10 @@ def update(
 
 
 class RMSprop:
-    """RMSprop with a constant step size, of stacked flows.
+    """RMSprop with a constant step size, for stacked flows.
 
     Args:
-        parameters: Of the flows, stacked; changed in place.
+        parameters: Stacked parameters of the flows; changed in place.
         energies: As for :func:`mean_loss`.
         lr: The step size.
     """
@@ -132,7 +132,7 @@ class RMSprop:
     def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, lr: float) -> None:
         self.parameters, self.energies, self.lr = parameters, energies, lr
         self.state = tuple(torch.zeros_like(parameter) for parameter in parameters)  # what a checkpoint keeps
-        self.steps = [torch.zeros(()) for _ in parameters]  # rmsprop counts in them, and uses no count
+        self.steps = [torch.zeros(()) for _ in parameters]  # required by rmsprop, which does not use them
         self.function = update
 
     def compile(self) -> None:
@@ -147,8 +147,8 @@ class RMSprop:
 def compile_flows(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile :func:`update` or :func:`point_gradients`.
 
-    All of it fuses in the order in which it is written: looking for better pairs of operations to fuse costs a third of
-    the compilation and finds none. A precompiled header takes seconds to make and would serve one file.
+    All operations fuse in the order in which they are written. Searching for better pairs takes a third of the
+    compilation and finds none, and a precompiled header takes seconds and would serve one file.
     """
     return compile_where_possible(
         function,

@@ -141,23 +141,13 @@ def test_hidden_files_and_folders_and_folders_named_like_images_are_skipped(fold
     assert len(data.image_folder(hidden)) == 3
 
 
-def test_images_are_read_again_where_only_their_content_changed(folder):
-    for shade in (1, 2):
-        Image.new("L", (32, 32), shade).save(folder / "a.bmp")  # of one size in bytes
-        os.utime(folder / "a.bmp", (0, 0))
-        assert first_of(folder).max() == shade
-
-
 def test_16_bits_keep_their_brightness(folder):
     noise = np.random.default_rng(0).integers(0, 2**16, (32, 32)).astype(np.uint16)
     Image.fromarray(noise).save(folder / "a.png")
     assert np.abs(first_of(folder) - noise[..., None] / 257).max() < 1
-    noise[:16], noise[16:] = 0, 2**16 - 1
-    Image.fromarray(noise).save(folder / "a.png")
-    assert first_of(folder)[[0, -1], 0, 0].tolist() == [0, 255]
 
 
-TURNED = [  # by EXIF's orientations 1 to 8: how the stored picture is to be shown
+TURNED = [  # by EXIF's orientations 1 to 8: how the stored picture should be shown
     lambda x: x,
     lambda x: x[:, ::-1],
     lambda x: x[::-1, ::-1],

@@ -107,7 +107,7 @@ def test_a_split_of_one_image_is_refused(tmp_path):
 
 
 def arrays_of_any_type() -> st.SearchStrategy[np.ndarray]:
-    """Bits in types and shapes of every kind; nothing but noughts in types that take no numbers."""
+    """Bits in types and shapes of every kind; zeros only in types that are not numeric."""
     texts = extra.byte_string_dtypes() | extra.unicode_string_dtypes()
     types = st.one_of(extra.scalar_dtypes(), texts, st.just(np.dtype([("bit", "u1")])), st.just(np.dtype("V1")))
     shapes = extra.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)

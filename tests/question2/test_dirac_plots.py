@@ -1,8 +1,5 @@
 """Pictures of the dirac game show the games that are played and the fields that theory has."""
 
-import io
-
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -11,9 +8,11 @@ from PIL import Image
 
 import dirac
 import gan
-from dirac import Game
+from dirac import Game, Trajectory
 from lab import figures
 from question2 import dirac_plots, dirac_theory
+
+GAMES = {"a": Game("W1", "R1", 0.1, alpha_ema=0.9), "b": Game("JSD", target=0.5), "c": Game("W1", "GP", 0.1)}
 
 
 @pytest.mark.parametrize("loss", gan.AVAILABLE_LOSSES)
@@ -53,29 +52,37 @@ def test_two_sides_shows_the_jump_of_the_one_centred_penalty():
     plt.close("all")
 
 
-def test_film_of_a_chosen_kind(tmp_path):
-    played = dirac_theory.play(Game(), (0.5, 0.0, 1.0), updates=30)
-    film = dirac_plots.animate(tmp_path, "title", Game(), played, frames=3, suffix=".gif")
-    with Image.open(film) as picture:
-        assert picture.format == "GIF" and picture.n_frames == 3
-    small = figures.compact_film(film)
-    assert len(small) < film.stat().st_size / 2
-    with Image.open(film) as before, Image.open(io.BytesIO(small)) as after:
-        assert after.n_frames == 3 and after.info["duration"] == before.info["duration"]
-        for frame in range(3):
-            before.seek(frame), after.seek(frame)
-            pair = [np.asarray(film.convert("RGB")).astype(int) for film in (before, after)]
-            assert np.abs(pair[0] - pair[1]).mean() < 2
+def test_the_overview_shows_the_first_game_of_each_configuration(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "save", lambda *_: None)
+    shown = []
+    monkeypatch.setattr(plt, "close", shown.append)
+    games = [(name, game, dirac_theory.play(game, (0.5, 0.0, 1.0), 30)) for name, game in GAMES.items()]
+    dirac_plots.overview(tmp_path / "all.png", games, columns=2)
+    monkeypatch.undo()
+    for axes, (name, _, played) in zip(shown[0].axes, games, strict=False):
+        drawn = axes.get_lines()[0].get_xydata()
+        np.testing.assert_allclose(drawn, np.column_stack([played.psi[:, 0, 0], played.theta[:, 0]]))
+        assert axes.get_title().startswith(name)
+    plt.close("all")
 
 
-def test_compact_picture_is_smaller_and_keeps_its_colours(tmp_path):
-    with mpl.rc_context(figures.STYLE), figures.figure(tmp_path / "drawing.svg") as (axes,):
-        for i, colour in enumerate(figures.COLOURS):
-            axes.plot(np.sin(np.arange(200) / (i + 1)) + i, color=colour)
-        axes.figure.savefig(tmp_path / "drawing.png", dpi=200)
-    small = figures.compact(tmp_path / "drawing.png")
-    assert len(small) < (tmp_path / "drawing.png").stat().st_size / 2
-    before, after = (
-        np.asarray(Image.open(f).convert("RGB")).astype(int) for f in (tmp_path / "drawing.png", io.BytesIO(small))
-    )
-    assert np.abs(before - after).mean() < 2 and np.abs(before - after).max() < 40
+@pytest.mark.parametrize("finite", [1, 2, 6])
+def test_every_game_can_be_drawn_however_early_it_diverges(tmp_path, finite):
+    """The points before the first that is not finite; a file of each kind, and a frame for each update."""
+    for game in GAMES.values():
+        played = dirac_theory.play(game, (0.5, 0.0, 1.0), updates=5)
+        played.theta[finite:] = played.psi[finite:] = np.nan
+        assert len(dirac_plots.bounded(game, played, 0).theta) == finite
+        dirac_plots.final_plot(tmp_path / "final.png", "name", game, played)
+        dirac_plots.overview(tmp_path / "all.png", [("name", game, played)])
+    with Image.open(tmp_path / "final.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(dirac_plots.animate(tmp_path, "title", game, played)) as film:
+        assert film.format == "GIF" and getattr(film, "n_frames", 1) == finite
+
+
+def test_a_game_is_drawn_until_it_leaves_the_cube():
+    theta = np.array([[0.0], [-19.0], [21.0], [0.0]])
+    played = Trajectory(theta, np.zeros((4, 2, 1)), theta)
+    kept = dirac_plots.bounded(Game(), played, 0)
+    assert kept.theta.tolist() == kept.averaged.tolist() == [[0], [-19]] and len(kept.psi) == 2

@@ -72,7 +72,6 @@ def test_sheet_has_a_row_for_each_chosen_update(tmp_path):
     assert torch.equal(torch.as_tensor(shown.get_array()).permute(2, 0, 1), expected)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["10", "20"]
     image_plots.save_sheet(tmp_path / "sheet.png", tmp_path, columns=3)
-    image_plots.save_curves(tmp_path / "curves.svg", "title", [image_plots.curves_of(LINES, "FID-C")], "W1", "FID-C")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images"):
         image_plots.draw_sheet(axes, tmp_path / "empty")

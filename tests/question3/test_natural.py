@@ -1,4 +1,4 @@
-"""The natural gradient, against single gradients of the graded flow and a solver of its own."""
+"""The natural gradient, against the gradients of single points and torch.linalg.solve."""
 
 import pytest
 import torch
@@ -16,20 +16,19 @@ def test_a_step_solves_with_the_damped_second_moment_of_the_points_gradients(ene
     torch.manual_seed(0)
     flows = [Flow(2, 3).double() for _ in range(2)]
     x = torch.randn(2, 40, 2, dtype=torch.float64)
-    parameters = stacked_flows.stack(flows)
-    state, total = natural.initial_state(parameters), torch.zeros(2, dtype=torch.float64)
-    natural.update(parameters, state, 0, total, x, energies, rate=0.2)
+    parameters, total = stacked_flows.stack(flows), torch.zeros(2, dtype=torch.float64)
+    natural.NaturalGradient(parameters, energies, torch.tensor([0.2], dtype=torch.float64)).update(0, x, total)
     damping = natural.DAMPING["density" if energies else "samples"]
     for flow, batch, moved, loss in zip(flows, x, stacked_flows.unstack(parameters), total, strict=True):
 
-        def of_point(values, point, flow=flow):
+        def point_loss(values, point, flow=flow):
             z, logdet = functional_call(flow, values, (point.unsqueeze(0),))
             one = loss2(energies[0](z), point.unsqueeze(0), logdet) if energies else loss1(z, logdet)
             return one.sum()
 
         values = dict(flow.named_parameters())
         names = [f"layers.{layer}.{name}" for name in "uwb" for layer in range(3)]
-        parts = vmap(grad(of_point), in_dims=(None, 0))(values, batch)
+        parts = vmap(grad(point_loss), in_dims=(None, 0))(values, batch)
         gradients = torch.cat([parts[name].flatten(1) for name in names], dim=1)  # (B, P)
         information = gradients.T @ gradients / len(batch)
         size = len(information)
@@ -40,18 +39,17 @@ def test_a_step_solves_with_the_damped_second_moment_of_the_points_gradients(ene
         before = torch.cat([values[name].detach().flatten() for name in names])
         after = torch.cat([dict(moved.named_parameters())[name].detach().flatten() for name in names])
         torch.testing.assert_close(after, before - 0.2 * direction, rtol=1e-7, atol=1e-10)
-        expected = torch.stack([of_point(values, point) for point in batch]).mean()
+        expected = torch.stack([point_loss(values, point) for point in batch]).mean()
         assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_the_factor_is_that_of_the_running_mean_at_its_turn():
+def test_every_fifth_update_factorises_the_running_mean():
     torch.manual_seed(0)
     parameters = stacked_flows.stack([Flow(2, 2).double()])
-    state, total = natural.initial_state(parameters), torch.zeros(1, dtype=torch.float64)
-    factors = []
+    updater = natural.NaturalGradient(parameters, None, torch.full((natural.EVERY + 1,), 0.1, dtype=torch.float64))
+    state, factors = updater.state, []
     for number in range(natural.EVERY + 1):
-        x = torch.randn(1, 20, 2, dtype=torch.float64)
-        natural.update(parameters, state, number, total, x, None, rate=0.1)
+        updater.update(number, torch.randn(1, 20, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
         factors.append(state.factor.clone())
     assert torch.equal(factors[0], factors[natural.EVERY - 1])
     information = state.information[0] / (1 - natural.DECAY ** (natural.EVERY + 1))

@@ -1,10 +1,10 @@
-"""Stacked flows: there and back, and an update that is RMSprop's on the graded losses."""
+"""Stacked flows: stack and unstack, and an update that is RMSprop's on the graded losses."""
 
 import pytest
 import torch
 from torch.func import grad
 
-from data.densities import TARGETS
+from data.densities import density_arcs, density_sine
 from question3 import stacked_flows
 from solution import Flow, loss1, loss2
 
@@ -15,7 +15,7 @@ def test_stacking_is_undone_by_unstacking():
         assert all(torch.equal(a, b) for a, b in zip(flow.parameters(), back.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("energies", [None, tuple(target.energy for target in TARGETS.values())])
+@pytest.mark.parametrize("energies", [None, (density_arcs, density_sine)])
 def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energies):
     torch.manual_seed(0)
     flows = [Flow(2, 3).double() for _ in range(4)]
@@ -83,7 +83,7 @@ ENERGIES = (
 
 @pytest.mark.parametrize("batch", [2, 5])
 def test_energies_are_called_with_points_and_give_each_flow_its_own(batch):
-    """Whatever way they take the coordinates apart, also where there are as many points as coordinates."""
+    """In every way of taking coordinates apart, also with as many points as coordinates."""
     torch.manual_seed(0)
     parameters = stacked_flows.stack([Flow(2, 3) for _ in range(6)])
     x = torch.randn(6, batch, 2)
@@ -93,8 +93,8 @@ def test_energies_are_called_with_points_and_give_each_flow_its_own(batch):
         return stacked_flows.mean_loss((u, *copies[1:]), x, energies)
 
     found, expected = (grad(sum_of_losses, has_aux=True)(copies[0], e) for e in (ENERGIES, 3 * (reference,)))
-    for of_gradients_and_losses in zip(found, expected, strict=True):
-        torch.testing.assert_close(*of_gradients_and_losses)
+    for pair in zip(found, expected, strict=True):
+        torch.testing.assert_close(*pair)
 
 
 def test_energies_that_do_not_give_one_number_for_each_point_are_refused():
