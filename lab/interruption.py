@@ -38,7 +38,8 @@ sys.excepthook = _without_traceback
 class Interruption:
     """Turns the first Ctrl-C or SIGTERM of a block into a request, so that a run can finish its update and save.
 
-    The second one stops at once. In threads other than the main one nothing changes.
+    A Ctrl-C after it stops at once; a second SIGTERM, which ``timeout`` sends, changes nothing. In threads other than
+    the main one nothing changes at all.
 
     Args:
         finishing: What is finished before the run stops, for the message.
@@ -77,7 +78,7 @@ class Interruption:
             if multiprocessing.parent_process() is None:
                 text = f"\nfinishing {self.finishing}, then saving; Ctrl-C again stops at once\n"
                 os.write(2, text.encode())  # print and tqdm may be in the middle of a line of their own
-        else:
+        elif number == signal.SIGINT:
             terminate(number, frame)
 
     def stop(self, message: str) -> NoReturn:
