@@ -32,7 +32,24 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
         sys.__excepthook__(kind, error, traceback)
 
 
+def _without_files(arguments: threading.ExceptHookArgs) -> None:
+    if not issubclass(arguments.exc_type, OSError):  # the next call of TensorBoard's writer raises its thread's again
+        threading.__excepthook__(arguments)
+
+
+_interrupts: list[int] = []
+
+
+def _remember(number: int, frame: Any) -> None:
+    _interrupts.append(number)  # a library may swallow the exception while it is imported
+    raise KeyboardInterrupt
+
+
 sys.excepthook = _without_traceback
+threading.excepthook = _without_files
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGINT, _remember)
 
 
 class Interruption:
@@ -119,6 +136,8 @@ def one_line_errors() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
             stream.reconfigure(errors="replace")
     try:
+        if _interrupts:
+            raise KeyboardInterrupt
         yield
     except BrokenPipeError:  # whoever read the output has left, as "| head -1" does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
