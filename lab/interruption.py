@@ -132,11 +132,14 @@ def one_line_errors() -> Iterator[None]:
         sys.modules["matplotlib"].use("Agg")
     on_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if on_main_thread else None
+    if on_main_thread and signal.getsignal(signal.SIGINT) is _remember:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
             stream.reconfigure(errors="replace")
     try:
         if _interrupts:
+            _interrupts.clear()
             raise KeyboardInterrupt
         yield
     except BrokenPipeError:  # whoever read the output has left, as "| head -1" does
