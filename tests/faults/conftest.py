@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,8 @@ class Trainer:
         return [sys.executable, *self.program, *self.arguments, "--out", str(out), *more]
 
     def start(self, out: Path, *more: str, **keywords: Any) -> subprocess.Popen:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of tests in the background, and inherited
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(self.command(out, *more), cwd=ROOT, **pipes, **keywords)
 
