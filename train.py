@@ -40,7 +40,7 @@ class Hyperparameters:
 
     # what a flow learns from: samples of the target, or its density
     source: list[Literal["samples", "density"]] = option(
-        default_factory=lambda: ["samples", "density"], alias=["--from"]
+        default_factory=lambda: ["samples", "density"], alias=["--from"], type=str
     )
     data: list[str] = field(default_factory=lambda: list(TARGETS))  # targets: arcs, sine
     num_layers: list[int] = option(default_factory=lambda: [2, 8, 32], at_least=1)  # numbers k of planar layers

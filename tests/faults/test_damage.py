@@ -48,10 +48,11 @@ def damage(path: Path, chance: random.Random) -> None:
 
 def written_by_ours(folder: Path) -> dict[str, tuple[Path, Callable[[], Any]]]:
     """Kinds of files: an example that can be read, and a function that reads it and returns what it holds."""
+    for name in ("state", "generator", "own", "pictures", "result"):
+        (folder / name).mkdir()
     torch.manual_seed(0)
     state = folder / "state" / "checkpoint.pt"
     weights = torch.randn(50)
-    state.parent.mkdir()
     checkpoint.save(state, {"weights": weights, "step": 3})
 
     generator = folder / "generator" / "generator.pt"
@@ -63,12 +64,10 @@ def written_by_ours(folder: Path) -> dict[str, tuple[Path, Callable[[], Any]]]:
     score.make_evaluation(scorer, images, 4, cache)
 
     own = folder / "own" / "own.npz"
-    own.parent.mkdir()
     np.savez_compressed(own, **{name: np.eye(64).reshape(64, 8, 8) for name in data.Splits._fields})
 
     cifar = small_cifar10(folder / "cifar") / "cifar10.npz"
     pictures = folder / "pictures"
-    pictures.mkdir()
     for name in ("a.png", "b.png"):
         Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)).save(pictures / name)
 
@@ -119,6 +118,7 @@ def test_files_without_a_checksum_damaged_at_random(kind, tmp_path, monkeypatch)
     chance = random.Random(kind)
     for i in range(TIMES):
         folder = tmp_path / str(i)
+        folder.mkdir()
         if kind == "configurations":
             write_json(folder / "config.json", {"seed": 1, "width": 3})
             damage(folder / "config.json", chance)
@@ -130,7 +130,6 @@ def test_files_without_a_checksum_damaged_at_random(kind, tmp_path, monkeypatch)
                 assert "config.json" in str(error) or str(folder) in str(error)
                 assert (folder / "config.json").read_bytes() == before
         else:
-            folder.mkdir()
             shutil.copy(densities.HERE / "data_arcs.npy", folder)
             damage(folder / "data_arcs.npy", chance)
             with monkeypatch.context() as patch:

@@ -247,7 +247,7 @@ def test_what_a_notebook_leaves_in_the_environment_stops_nothing(name, tmp_path)
         "MPLBACKEND": "module://not_installed",
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache"),
     }
-    game = Trainer(("run_exp.py",), print, tuple(["--config", "dirac-w1-[12]", "--max_iters", "50", "--workers", "2"]))
+    game = Trainer(("run_exp.py",), print, ("--config", "dirac-w1-[12]", "--max_iters", "50", "--workers", "2"))
     compiled = [] if name in ("images", "dirac") or not has_compiler() else ["--compile", "yes"]
     process = TRAINERS.get(name, game).start(tmp_path / "run", *compiled, env=environment)
     _, error = process.communicate(timeout=PATIENCE)

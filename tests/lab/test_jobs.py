@@ -101,6 +101,7 @@ def test_no_cluster_is_a_clear_error(tmp_path, capsys, monkeypatch):
 
 def finished(folder: Path, name: str, seed: int, metric: float, **changes) -> None:
     config = {"config": name, "seed": seed, "critic_reg_cf": 1, "exp_path": "here", **changes}
+    (folder / f"{name}-{seed}").mkdir()
     write_json(folder / f"{name}-{seed}" / "config.json", config)
     result = {"metrics": [{"step": 10, "metric": metric}], "final": {"step": 10, "samples": 5, "FID": 2 * metric}}
     write_json(folder / f"{name}-{seed}" / "result.json", result)
