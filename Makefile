@@ -43,10 +43,9 @@ test: .venv/installed
 test-quick: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-# Damaged files, kills, full disks and bad input, many more of them than "make test" tries; the README's table of it.
+# Damaged files, kills, full disks and bad input, many more of them than "make test" tries.
 faults: .venv/installed
 	FAULTS=long $(BIN)/python -m pytest -n auto --dist worksteal tests/faults
-	$(BIN)/python -c "from report import build; build.update_readme(); print(build.faults_table())"
 
 # Jobs on a Slurm cluster of one node that the test starts and stops: as root, with slurm-wlm and munge installed.
 test-slurm: .venv/installed

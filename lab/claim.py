@@ -37,17 +37,21 @@ def claim(folder: str | os.PathLike, *options: Any, may_grow: Sequence[str] = ()
         raise InputError(f"{folder} holds files of something else; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        locked = False
         try:
             stack.enter_context(FileLock(folder / ".lock", timeout=0))
+            locked = True
         except Timeout:
             raise InputError(f"another process is using {folder}") from None
         except (OSError, NotImplementedError):
-            warn_once(f"the file system of {folder} does not lock files: start one process at a time there")
+            pass  # where nothing can be written at all, writing the configuration says so
         if path.exists():
             _check_same(path, _plain(fixed), may_grow)
-        for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
+        for leftover in folder.rglob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
         write_json(path, _plain(values))
+        if not locked:
+            warn_once(f"the file system of {folder} does not lock files: start one process at a time there")
         yield
 
 

@@ -32,13 +32,31 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
         sys.__excepthook__(kind, error, traceback)
 
 
+def _without_files(arguments: threading.ExceptHookArgs) -> None:
+    if not issubclass(arguments.exc_type, OSError):  # the next call of TensorBoard's writer raises its thread's again
+        threading.__excepthook__(arguments)
+
+
+_interrupts: list[int] = []
+
+
+def _remember(number: int, frame: Any) -> None:
+    _interrupts.append(number)  # a library may swallow the exception while it is imported
+    raise KeyboardInterrupt
+
+
 sys.excepthook = _without_traceback
+threading.excepthook = _without_files
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGINT, _remember)
 
 
 class Interruption:
     """Turns the first Ctrl-C or SIGTERM of a block into a request, so that a run can finish its update and save.
 
-    The second one stops at once. In threads other than the main one nothing changes.
+    A Ctrl-C after it stops at once; a second SIGTERM, which ``timeout`` sends, changes nothing. In threads other than
+    the main one nothing changes at all.
 
     Args:
         finishing: What is finished before the run stops, for the message.
@@ -77,7 +95,7 @@ class Interruption:
             if multiprocessing.parent_process() is None:
                 text = f"\nfinishing {self.finishing}, then saving; Ctrl-C again stops at once\n"
                 os.write(2, text.encode())  # print and tqdm may be in the middle of a line of their own
-        else:
+        elif number == signal.SIGINT:
             terminate(number, frame)
 
     def stop(self, message: str) -> NoReturn:
@@ -114,10 +132,15 @@ def one_line_errors() -> Iterator[None]:
         sys.modules["matplotlib"].use("Agg")
     on_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if on_main_thread else None
+    if on_main_thread and signal.getsignal(signal.SIGINT) is _remember:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
             stream.reconfigure(errors="replace")
     try:
+        if _interrupts:
+            _interrupts.clear()
+            raise KeyboardInterrupt
         yield
     except BrokenPipeError:  # whoever read the output has left, as "| head -1" does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

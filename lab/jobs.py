@@ -1,6 +1,7 @@
 """Worker processes of this machine, and jobs of a Slurm cluster through submitit."""
 
 import collections
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -8,19 +9,20 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from lab.interruption import terminate
+from lab.interruption import Interruption, terminate
 from lab.options import InputError, check, option
 
 ROOT = Path(__file__).resolve().parent.parent
+POLL_SECONDS = 0.2  # between two looks at whether Ctrl-C was pressed
 
 
 @dataclass
@@ -50,7 +52,7 @@ def run_in_processes(
     """Call a function in worker processes.
 
     Ctrl-C, SIGTERM or an error asks the workers to save and stop, and waits for them. They also end when their parent
-    does.
+    does. A process pool of the library would not do: it hands out calls in advance, and cannot take them back.
 
     Args:
         function: What is called.
@@ -68,43 +70,122 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()  # one process at a time writes to the screen
     tqdm.set_lock(lock)
-    waiting = collections.deque(calls)
-    running: dict[Future, str] = {}
-    results: dict[str, Any] = {}
-    executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lock))
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:  # no more than can begin: what is queued cannot be stopped
-                name = waiting.popleft()
-                running[executor.submit(_call, function, calls[name])] = name
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                results[running[future]] = _result(future, running)
-                done(running.pop(future))
-    except BaseException as error:
-        processes = list((executor._processes or {}).values())
-        if isinstance(error, KeyboardInterrupt):
-            print("\nstopping, once each worker has saved; Ctrl-C again stops at once", file=sys.stderr)
+    waiting, idle, results = collections.deque(calls), [], {}
+    busy: dict[Connection, str] = {}  # the name of what each works on
+    processes: dict[Connection, Any] = {}
+    with Interruption("what the workers are at") as stop:
         try:
-            for process in processes:
+            for i in range(min(workers, len(calls))):
+                connection, process = _start_worker(context, i, (threads, lock))
+                processes[connection] = process
+                idle.append(connection)
+            while waiting or busy:
+                if stop.requested:
+                    stop.stop("stopped")
+                while waiting and idle:
+                    connection = idle.pop()
+                    busy[connection] = waiting.popleft()
+                    _send(connection, (function, calls[busy[connection]]))
+                for connection in multiprocessing.connection.wait(busy, timeout=POLL_SECONDS):
+                    name = busy[connection]
+                    results[name] = _receive(connection, processes[connection], name)
+                    del busy[connection]
+                    idle.append(connection)
+                    done(name)
+        except ChildProcessError:
+            for process in processes.values():
+                process.kill()  # it may have held the lock, for which the others would wait
+            raise
+        except BaseException:
+            for process in processes.values():
                 process.terminate()
-            wait(running)
-        except KeyboardInterrupt:
-            for process in processes:
-                process.kill()
-        executor.shutdown()
-        raise
-    executor.shutdown()
+            raise
+        finally:
+            _end(processes)
+            tqdm.set_lock(threading.RLock())
     return {name: results[name] for name in calls}
 
 
-def _result(future: Future, running: Mapping[Future, str]) -> Any:
+def _start_worker(context: Any, place: int, options: tuple[Any, ...]) -> tuple[Connection, Any]:
+    """A worker process, and the connection that brings it calls."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, *options), name=f"worker-{place}")
+    # Ctrl-C reaches all processes of a terminal. Workers leave it to their parent, from their first moment.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else ()
     try:
-        return future.result()
-    except BrokenProcessPool:
-        names = ", ".join(running.values())
+        process.start()
+    finally:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()  # so that its end is the end of the connection
+    return ours, process
+
+
+def _send(connection: Connection, call: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # receiving will say why
+        connection.send(call)
+
+
+def _receive(connection: Connection, process: Any, name: str) -> Any:
+    """The result of a call, or its error."""
+    try:
+        result, error = connection.recv()
+    except (EOFError, OSError):
+        process.join()
         raise ChildProcessError(
-            f"the system ended a worker, perhaps for lack of memory, during {names}; run the same command to resume"
+            f"a worker ended during {name}, perhaps for lack of memory (exit code {process.exitcode}); run the same"
+            " command to resume"
         ) from None
+    if error is not None:
+        raise error
+    return result
+
+
+def _end(processes: Mapping[Connection, Any]) -> None:
+    """Wait until workers without work have ended; a second Ctrl-C ends them at once."""
+    try:
+        for connection in processes:
+            connection.close()
+        for process in processes.values():
+            process.join()
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.join()
+
+
+def _work(connection: Connection, threads: int | None, lock: Any) -> None:
+    """A worker's life: calls until the connection ends, SIGTERM comes, or the parent is gone."""
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _stop_worker)
+        tqdm.set_lock(lock)
+        threading.Thread(target=_follow_parent, daemon=True).start()
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        while True:
+            function, arguments = connection.recv()
+            try:
+                answer = function(*arguments), None
+            except Exception as error:
+                error.add_note(f"in a worker:\n{traceback.format_exc()}")
+                answer = None, error
+            connection.send(answer)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _stop_worker(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_IGN)  # "timeout" sends it to the whole group, and the parent once more
+    terminate(number, frame)
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def bar(workers: int, **options: Any) -> tqdm:
@@ -112,39 +193,8 @@ def bar(workers: int, **options: Any) -> tqdm:
 
     A bar that stayed on the screen would move the cursor, of which the other processes know nothing.
     """
-    number = re.search(r"\d+$", multiprocessing.current_process().name)  # consecutive within a pool
-    return tqdm(position=int(number[0]) % workers if number else 0, leave=workers == 1, **options)
-
-
-def _begin_worker(threads: int | None, lock: Any) -> None:
-    tqdm.set_lock(lock)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
-    signal.signal(signal.SIGTERM, _ignore)
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """A worker's call, which SIGTERM stops. A worker without work ignores it and ends with the pool."""
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        return function(*arguments)
-    finally:
-        signal.signal(signal.SIGTERM, _ignore)
-
-
-def _ignore(number: int, frame: Any) -> None:
-    pass
+    place = re.fullmatch(r"worker-(\d+)", multiprocessing.current_process().name)
+    return tqdm(position=int(place[1]) if place else 0, leave=workers == 1, **options)
 
 
 def run_on_slurm(
@@ -186,8 +236,8 @@ def run_on_slurm(
     print(f"{len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}: scancel stops them", file=sys.stderr)
     failed = {}
     for name, job in tqdm(list(zip(calls, jobs, strict=True)), desc="slurm", unit=" runs"):
-        if failure := job.exception():
-            failed[name] = f"{str(failure).strip().splitlines()[-1]} (logs: {job.paths.folder})"
+        if error := job.exception():
+            failed[name] = f"{str(error).strip().splitlines()[-1]} (logs: {job.paths.folder})"
     return failed
 
 

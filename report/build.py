@@ -42,10 +42,8 @@ SECTIONS = (
     "gan_speed",
     "flow_speed",
 )
-SURVIVED = HERE.parent / "tests" / "faults" / "survived.json"
 # The parts of the README that programs write, each between two marks.
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
-BEGIN_FAULTS, END_FAULTS = "<!-- faults: written by make faults -->", "<!-- end of faults -->"
 # A fixed date makes the same numbers the same file.
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -252,26 +250,11 @@ def _posterior_rows(of: Results) -> list[str]:
     return [*rows, "", "In nats, mean ± standard deviation over seeds."]
 
 
-def faults_table() -> str:
-    """The README's table of what the last campaign of faults tried and survived."""
-    if not SURVIVED.exists():
-        return "`make faults` tries it, and puts its table here; it has not been run whole on this version."
-    found = json.loads(SURVIVED.read_text(encoding="utf-8"))
-    rows = [f"| {kind} | {of['tried']:,} | {of['survived']:,} |" for kind, of in found["kinds"].items()]
-    where = f"in {found['minutes']:.0f} minutes on {found['cores']} cores, torch {found['torch'].split('+')[0]}"
-    return "\n".join(
-        ["| what was tried | times | survived |", "|---|---|---|", *rows, "", f"By `make faults`, {where}."]
-    )
-
-
 def update_readme() -> None:
-    """Write the README's tables, of the published results and of the last campaign of faults, between their marks."""
-    text = README.read_text(encoding="utf-8")
-    for begin, end, table in ((BEGIN, END, readme_table()), (BEGIN_FAULTS, END_FAULTS, faults_table())):
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    """Write the README's table of the published results between its marks."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     with atomic_write(README) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def publish(runs: str | Path) -> None:

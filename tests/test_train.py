@@ -18,20 +18,26 @@ from solution import Flow, loss1, loss2
 ROOT = Path(__file__).parent.parent
 
 
-def make_group(source: str, out: Path, num_layers: int = 4, num_iter: int = 100, **changes) -> train.Group:
-    points = {name: target.data_set() for name, target in TARGETS.items()}
-    setting = {"seeds": [1, 2], "num_iter": num_iter, "lr": 5e-4, "batch_size": 128, "compile": False, **changes}
-    return train.Group(source=source, num_layers=num_layers, targets=TARGETS, out=out, points=points, **setting)
+SOURCES = ("samples", "density")
+
+
+def make_group(source: str, out: Path, num_layers: int = 4, **changes) -> train.Group:
+    setting = {"seed": [1, 2], "num_iter": 100, "compile": False, "out": str(out), **changes}
+    points = {name: target.data_set() for name, target in TARGETS.items()} if source == "samples" else {}
+    group = train.Group(source, num_layers, dict(TARGETS), points, train.Hyperparameters(**setting))
+    group.out.mkdir(parents=True, exist_ok=True)
+    return group
 
 
 def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
     """One flow, trained by itself over the graded classes."""
     torch.manual_seed(seed)
     flow = Flow(2, group.num_layers)
-    optimizer = torch.optim.RMSprop(flow.parameters(), lr=group.lr)
+    optimizer = torch.optim.RMSprop(flow.parameters(), lr=group.options.lr)
     generator = torch.Generator().manual_seed(seed)
-    alone = train.Group(**{**vars(group), "targets": {name: group.targets[name]}, "seeds": [seed]})
-    for x in train.draw(alone, [generator], group.num_iter)[:, 0]:
+    options = dataclasses.replace(group.options, seed=[seed])
+    alone = dataclasses.replace(group, targets={name: group.targets[name]}, options=options)
+    for x in train.draw(alone, [generator], options.num_iter)[:, 0]:
         z, logdet = flow(x)
         loss = loss1(z, logdet) if group.source == "samples" else loss2(group.targets[name].energy(z), x, logdet)
         optimizer.zero_grad()
@@ -42,12 +48,12 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("source", train.SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
 def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path):
     if compile and not has_compiler():
         pytest.skip("no C++ compiler here")
     group = make_group(source, tmp_path, compile=compile)
-    flows, _ = train.train_group(group, progress=False)
+    flows, _, _ = train.train_group(group, progress=False)
     for (name, seed), flow in zip(group.names, flows, strict=True):
         expected = plain_loop(group, name, seed)
         for actual, parameter in zip(flow.parameters(), expected.parameters(), strict=True):
@@ -55,11 +61,11 @@ def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", train.SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
 def test_training_improves_the_loss(source, tmp_path):
-    flows, training = train.train_group(make_group(source, tmp_path, num_iter=1500, lr=5e-3), progress=False)
-    first, last = training["curve"][0]["losses"], training["curve"][-1]["losses"]
-    assert len(flows) == 4 and all(b < a for a, b in zip(first, last, strict=True))
+    flows, lines, _ = train.train_group(make_group(source, tmp_path, num_iter=1500, lr=5e-3), progress=False)
+    first, last = ([value for key, value in line.items() if key != "step"] for line in (lines[0], lines[-1]))
+    assert len(flows) == len(first) == 4 and all(b < a for a, b in zip(first, last, strict=True))
 
 
 QUIETLY = {"num_iter": 5, "compile": False, "progress": False}
@@ -217,10 +223,10 @@ def test_scores_of_the_identity():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "dreams"], "source takes samples and density"),
-        (["--data", "moons"], "data takes arcs and sine"),
+        (["--from", "dreams"], "dreams"),
+        (["--data", "moons"], "data take one or more of arcs, sine"),
         (["--num_layers", "0"], "num_layers"),
-        (["--lr", "-1"], "lr must be positive"),
+        (["--lr", "-1"], "lr must be above 0"),
         (["--num_iter", "few"], "--num_iter"),
     ],
 )
@@ -233,10 +239,10 @@ def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, mess
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_tuned_run_that_goes_on_is_the_one_that_was_not_stopped(fresh, tmp_path, monkeypatch):
+def test_a_tuned_run_that_resumes_is_the_one_that_was_not_stopped(fresh, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "CHUNK", 5)
     group = make_group("samples", tmp_path / "whole", recipe="tuned", fresh=fresh, num_iter=20, lr=0.1)
-    whole, training = train.train_group(group, progress=False)
+    whole, lines, _ = train.train_group(group, progress=False)
     cut = make_group("samples", tmp_path / "cut", recipe="tuned", fresh=fresh, num_iter=20, lr=0.1)
     saves = []
 
@@ -249,15 +255,15 @@ def test_a_tuned_run_that_goes_on_is_the_one_that_was_not_stopped(fresh, tmp_pat
         patch.setattr(train.Record, "add", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             train.train_group(cut, progress=False)
-    resumed, _ = train.train_group(cut, progress=False)
+    resumed, *_ = train.train_group(cut, progress=False)
     for a, b in zip(whole, resumed, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert training["curve"][-1]["losses"] < training["curve"][0]["losses"]
+    assert lines[-1]["arcs/seed_1"] < lines[0]["arcs/seed_1"]
 
 
-def test_fresh_points_are_new_in_every_batch_and_others_are_the_data_sets():
+def test_fresh_points_are_new_in_every_batch_and_others_are_the_data_sets(tmp_path):
     for fresh in (False, True):
-        group = make_group("samples", Path(), fresh=fresh)
+        group = make_group("samples", tmp_path, fresh=fresh)
         generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
         batches = train.draw(group, generators, 3)
         assert batches.shape == (3, 4, 128, 2)

@@ -43,7 +43,7 @@ def test_it_learns_and_what_is_tested_is_what_is_kept(options, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(options, tmp_path, monkeypatch):
+def test_a_run_that_was_cut_off_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
     whole, _ = training.train(options(out=str(tmp_path / "whole")), images(), progress=False)
     save, count = training.checkpoint.save, []
 

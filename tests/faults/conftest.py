@@ -1,16 +1,11 @@
-"""Small runs of the trainers, which finish in seconds and leave a checkpoint on the way; FAULTS=long tries more.
-
-What a test of the campaign tried is counted by kind; ``make faults`` writes the table to ``survived.json``.
-"""
+"""Small runs of the trainers, which finish in seconds and leave a checkpoint on the way; FAULTS=long tries more."""
 
 import contextlib
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +20,10 @@ import train
 import vae
 from experiments import classifier
 from lab import checkpoint
-from lab.files import write_json
+from lab.files import fingerprint
 
 ROOT = Path(__file__).parent.parent.parent
 LONG = os.environ.get("FAULTS") == "long"
-SURVIVED = Path(__file__).parent / "survived.json"
 
 
 @dataclass
@@ -46,6 +40,8 @@ class Trainer:
         return [sys.executable, *self.program, *self.arguments, "--out", str(out), *more]
 
     def start(self, out: Path, *more: str, **keywords: Any) -> subprocess.Popen:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of tests in the background, and inherited
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(self.command(out, *more), cwd=ROOT, **pipes, **keywords)
 
@@ -101,9 +97,11 @@ def classifier_trainer(folder: Path) -> Trainer:
 
 
 def without_times(value: Any) -> Any:
-    """A value without what depends on the clock."""
+    """A value without what depends on the clock, and tensors as their fingerprints."""
+    if isinstance(value, torch.Tensor):
+        return fingerprint(value)
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k != "digest" and "seconds" not in str(k)}
+        return {k: without_times(v) for k, v in value.items() if "seconds" not in str(k)}
     return [without_times(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -115,7 +113,7 @@ def outcome(out: Path) -> dict[str, Any]:
         if path.name in ("checkpoint.pt", "generator.pt", "classifier.pt"):
             state = checkpoint.load(path)
             assert state is not None
-            found[name] = digest(without_times(state))
+            found[name] = without_times(state)
         elif path.name == "result.json":
             found[name] = without_times(json.loads(path.read_text()))
         elif path.name == "metrics.jsonl":
@@ -155,57 +153,3 @@ def refused(capsys):
         return lines[0]
 
     return call
-
-
-@pytest.fixture
-def tried(record_property) -> Callable[..., None]:
-    """Counts what a test of the campaign has tried, by kind, before each trial."""
-    entries: dict[str, list[Any]] = {}
-
-    def count(kind: str, times: int = 1) -> None:
-        if kind not in entries:
-            entries[kind] = [kind, 0]
-            record_property("tried", entries[kind])
-        entries[kind][1] += times
-
-    return count
-
-
-STARTED = pytest.StashKey[float]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[STARTED] = time.monotonic()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In a long campaign kills, which take longest, begin first: each of two processes takes its half from the top."""
-    if LONG:
-        kills = [item for item in items if "test_kills" in item.nodeid]
-        rest = [item for item in items if "test_kills" not in item.nodeid]
-        first = kills[0::2] + rest[: max(0, len(items) // 2 - len(kills[0::2]))]
-        items[:] = first + kills[1::2] + rest[len(first) - len(kills[0::2]) :]
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """After a long campaign that ran whole, write what was tried and what of it was survived."""
-    if not LONG or hasattr(config, "workerinput"):
-        return
-    counts: dict[str, Counter[str]] = {}
-    for status in ("passed", "failed"):
-        for report in terminalreporter.stats.get(status, []):
-            for kind, times in (value for name, value in report.user_properties if name == "tried"):
-                # A test ends at the first trial that fails.
-                survived = times if status == "passed" else times - 1
-                counts.setdefault(kind, Counter()).update(tried=times, survived=survived)
-    failed = len(terminalreporter.stats.get("failed", [])) + len(terminalreporter.stats.get("error", []))
-    table = {
-        "minutes": (time.monotonic() - config.stash[STARTED]) / 60,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "failed_tests": failed,
-        "kinds": {kind: dict(of) for kind, of in sorted(counts.items())},
-    }
-    write_json(SURVIVED, table)

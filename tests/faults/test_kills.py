@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,6 @@ def kill_often(
     out: Path,
     more: list[str],
     kills: int,
-    tried: Callable,
     whole_group: bool = False,
 ) -> None:
     """Kill runs, start them again, and compare what those that end leave with a run that was not killed.
@@ -61,7 +59,6 @@ def kill_often(
             if killed < kills:
                 wait(process, folder, seconds, killed % 2 == 0, chance)
                 if process.poll() is None:
-                    tried("kills of a whole process group" if whole_group else "kills of a run")
                     killed += 1
                     if whole_group:
                         os.killpg(process.pid, signal.SIGKILL)
@@ -76,21 +73,21 @@ def kill_often(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(any_trainer, request, tmp_path, tried):
+def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(any_trainer, request, tmp_path):
     name = request.node.callspec.params["any_trainer"]
-    kill_often(any_trainer, tmp_path, MORE.get(name, []), KILLS, tried)
+    kill_often(any_trainer, tmp_path, MORE.get(name, []), KILLS)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not LONG, reason="takes minutes: make faults")
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
-def test_a_group_of_processes_that_is_killed_while_it_compiles_ends_with_the_same_bits(tmp_path, tried):
+def test_a_group_of_processes_that_is_killed_while_it_compiles_ends_with_the_same_bits(tmp_path):
     more = ["--num_layers", "1", "2", "--compile", "yes", "--workers", "2"]
-    kill_often(TRAINERS["train"], tmp_path, more, KILLS, tried, whole_group=True)
+    kill_often(TRAINERS["train"], tmp_path, more, KILLS, whole_group=True)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not LONG, reason="takes minutes: make faults")
-def test_a_parent_that_is_killed_alone_and_started_again_at_once(tmp_path, tried):
+def test_a_parent_that_is_killed_alone_and_started_again_at_once(tmp_path):
     more = ["--num_layers", "1", "2", "--workers", "2", "--num_iter", "6000"]
-    kill_often(TRAINERS["train"], tmp_path, more, 10, tried)
+    kill_often(TRAINERS["train"], tmp_path, more, 10)

@@ -1,5 +1,9 @@
 """What the machine is asked: devices, native bfloat16, a compiler."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -10,6 +14,12 @@ def test_devices_by_name():
     assert device.choose_device("cpu").type == "cpu"
     with pytest.raises(ValueError, match="no device 'abacus'"):
         device.choose_device("abacus")
+
+
+def test_cores_that_this_process_may_not_use_do_not_count(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert device.usable_cores() == 1
 
 
 @pytest.mark.parametrize(
@@ -34,3 +44,21 @@ def test_a_compiled_function_gives_the_same():
     compiled = device.compile_where_possible(lambda x: (x.sin() + 1).sum())
     x = torch.randn(10)
     torch.testing.assert_close(compiled(x), (x.sin() + 1).sum())
+
+
+UNCOMPILED = """
+import torch
+from lab.device import compile_where_possible
+print(compile_where_possible(lambda x: (x.sin() + 1).sum())(torch.zeros(3)).item())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not device.has_compiler(), reason="no C++ compiler here")
+def test_a_compilers_cache_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    done = subprocess.run([sys.executable, "-c", UNCOMPILED], env=environment, capture_output=True, text=True)
+    assert done.stdout == "3.0\n", done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "uncompiled" in line

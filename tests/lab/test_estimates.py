@@ -18,6 +18,20 @@ def test_the_standard_error_is_the_deviation_over_the_root_of_the_number():
     assert np.mean(errors) == pytest.approx(many.mean(1).std().item(), rel=0.05)
 
 
+class WithoutDouble(torch.Tensor):
+    """Values on a device that has no float64, as Apple's."""
+
+    def double(self):
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_has_means_too():
+    assert mean_and_error(torch.tensor([1.0, 3.0]).as_subclass(WithoutDouble)) == {"mean": 2.0, "standard_error": 1.0}
+
+
 def test_spread_is_the_sample_deviation_and_of_one_value_there_is_none():
     found = spread([1.0, 2.0, 4.0])
     assert found["deviation"] == pytest.approx(np.std([1, 2, 4], ddof=1)) and found["values"] == [1.0, 2.0, 4.0]

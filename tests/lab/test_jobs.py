@@ -1,13 +1,13 @@
 """Runs as jobs, for real: processes of this machine, and a Slurm cluster of one node where Slurm is installed."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,52 +45,10 @@ def slurm(tmp_path_factory):
     subprocess.run(["bash", script, "stop", str(folder)], check=True, timeout=60)
 
 
-def processes_of(out: Path) -> list[int]:
-    """The processes of jobs that keep their files in a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"submitit.core._submit" in words and any(str(out).encode() in word for word in words):
-            found.append(int(entry.name))
-    return found
-
-
-def kill(out: Path) -> None:
-    """End the job's processes without a word."""
-    victims = processes_of(out)
-    assert victims
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-
-
 def preempt(out: Path) -> None:
     """What Slurm does some time before a time limit or a pre-emption: the signal that submitit asked it for."""
     (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], check=True, capture_output=True, text=True).stdout.split()
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
-
-
-def survives(tmp_path: Path, executor: str, stop: Callable[[Path], None]) -> str:
-    """A run whose job is stopped half way ends as one that was not; what its launcher printed."""
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run_exp.cli([*COMMAND, "--max_iters=60", f"--out={whole}"])
-    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=60", f"--executor={executor}", f"--out={stopped}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    folder = stopped / f"{NAME}-31415"
-    deadline = time.monotonic() + 120
-    while not (folder / "checkpoint.pt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    stop(stopped)
-    assert not (folder / "result.json").exists()
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, stopped)]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-    assert (folder / "log.txt").read_text().count(" of 60 on cpu") >= 2  # it was started twice
-    return output
 
 
 def test_a_cluster_that_refuses_the_jobs_is_one_line(tmp_path, monkeypatch, capsys):
@@ -105,18 +63,24 @@ def test_a_cluster_that_refuses_the_jobs_is_one_line(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.slow
-def test_local_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
-    assert "resubmitted" in survives(tmp_path, "local", kill)
-
-
-@pytest.mark.slow
-def test_slurm_job_that_is_killed_goes_on_from_its_checkpoint(tmp_path, slurm):
-    assert "resubmitted" in survives(tmp_path, "slurm", kill)
-
-
-@pytest.mark.slow
-def test_slurm_job_that_is_preempted_is_requeued_and_goes_on_from_its_checkpoint(tmp_path, slurm):
-    assert "resubmitted" not in survives(tmp_path, "slurm", preempt)  # Slurm did it, the launcher had only to wait
+def test_slurm_job_that_is_preempted_is_requeued_and_resumes_from_its_checkpoint(tmp_path, slurm):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    run_exp.cli([*COMMAND, "--max_iters=60", f"--out={whole}"])
+    command = [sys.executable, "run_exp.py", *COMMAND, "--max_iters=60", "--executor=slurm", f"--out={stopped}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = stopped / f"{NAME}-31415"
+    deadline = time.monotonic() + 300
+    while not (folder / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    preempt(stopped)
+    assert not (folder / "result.json").exists()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, stopped)]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    logs = "".join(path.read_text() for path in (stopped / "jobs").rglob("*_log.*"))
+    assert "requeue" in logs.lower(), logs
 
 
 @pytest.mark.slow
@@ -128,55 +92,16 @@ def test_slurm_array_of_seeds_and_its_summary(tmp_path, slurm, capsys):
     assert json.loads((tmp_path / "summary.json").read_text()) == summary.collect(tmp_path)
 
 
-@pytest.mark.slow
-def test_a_run_that_fails_is_reported_and_not_repeated(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run_exp.cli(["--config=cifar10-jsd-1", "--dataset=nonsense", f"--out={tmp_path}", "--executor=local"])
-    assert stop.value.code == 1
-    error = capsys.readouterr().err
-    assert "cifar10-jsd-1-31415 failed" in error and "unknown data set" in error and "again" not in error
-
-
 def test_no_cluster_is_a_clear_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(SystemExit) as stop:
         run_exp.cli(["--config=dirac-w1-1", f"--out={tmp_path}", "--executor=slurm"])
     assert stop.value.code == 2 and "slurm" in capsys.readouterr().err
-    for wrong in (["--executor=cloud"], ["--tries=0"]):
-        with pytest.raises(SystemExit) as stop:
-            run_exp.cli(["--config=dirac-w1-1", f"--out={tmp_path}", *wrong])
-        assert stop.value.code == 2
-
-
-class Job:
-    """A job that ended without a result."""
-
-    def __init__(self, folder: Path) -> None:
-        self.paths = type("Paths", (), {"result_pickle": folder / "none.pkl", "folder": folder})
-
-    def done(self) -> bool:
-        return True
-
-
-def test_a_run_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
-    submitted = []
-
-    class Executor:
-        def batch(self):
-            return __import__("contextlib").nullcontext()
-
-        def submit(self, task):
-            submitted.append(task)
-            return Job(tmp_path)
-
-    monkeypatch.setattr(jobs, "make_executor", lambda *_: Executor())
-    resources = jobs.Resources(executor="local", tries=3)
-    failed = jobs.run_jobs({"a": jobs.Task(print)}, tmp_path, resources, progress=False, poll=0)
-    assert len(submitted) == 3 and failed["a"].startswith("died")
 
 
 def finished(folder: Path, name: str, seed: int, metric: float, **changes) -> None:
     config = {"config": name, "seed": seed, "critic_reg_cf": 1, "exp_path": "here", **changes}
+    (folder / f"{name}-{seed}").mkdir()
     write_json(folder / f"{name}-{seed}" / "config.json", config)
     result = {"metrics": [{"step": 10, "metric": metric}], "final": {"step": 10, "samples": 5, "FID": 2 * metric}}
     write_json(folder / f"{name}-{seed}" / "result.json", result)
@@ -198,14 +123,52 @@ def test_summary_is_the_mean_and_deviation_over_seeds(tmp_path):
         summary.collect(tmp_path / "nothing")
 
 
-def test_workers_draw_their_bars_in_lines_of_their_own():
-    """As long as two processes are at work, their bars are on two lines."""
-    task = "(__import__('time').sleep(0.3), __import__('os').getpid(), __import__('lab.jobs').jobs.bar(2, total=1))[1:]"
-    ask = f"(lambda process, bar: (process, -bar.pos, bar.leave, bar.close())[:3])(*{task})"
-    seen: set[tuple[int, int, bool]] = set()
-    with jobs.pool(2, threads=1) as pool:
-        end = time.monotonic() + 300
-        while len({process for process, *_ in seen}) < 2 and time.monotonic() < end:
-            seen |= {future.result() for future in [pool.submit(eval, ask) for _ in range(4)]}
-    assert {(line, leave) for _, line, leave in seen} == {(0, False), (1, False)}
-    assert jobs.bar(1, total=1, disable=True).leave
+def test_a_summary_that_is_not_ours_is_not_overwritten(tmp_path):
+    finished(tmp_path, "cifar10-jsd-1", 0, 1.0)
+    for _ in range(2):
+        assert "cifar10-jsd-1" in summary.write(tmp_path)
+    for foreign in ('[{"name": "my thesis"}]', "{", "", "\xff"):
+        (tmp_path / "summary.json").write_text(foreign, encoding="latin-1")
+        with pytest.raises(ValueError, match="not overwritten"):
+            summary.write(tmp_path)
+        assert (tmp_path / "summary.json").read_text(encoding="latin-1") == foreign
+
+
+@pytest.mark.slow
+def test_calls_in_processes_give_their_results_in_order_and_errors_of_the_first_that_fails(tmp_path):
+    done = []
+    calls = {name: (name, float(2 - i)) for i, name in enumerate("abc")}
+    results = jobs.run_in_processes(sleep, calls, workers=2, threads=1, done=done.append)
+    assert list(results) == ["a", "b", "c"] and sorted(done) == ["a", "b", "c"] != done
+    assert {place for _, place, _, _ in results.values()} == {0, 1}  # bars in lines of their own
+    assert {(threads, leave) for _, _, threads, leave in results.values()} == {(1, False)}
+    with pytest.raises(FloatingPointError, match="b diverged"):
+        jobs.run_in_processes(fail, {name: (name, tmp_path) for name in "abc"}, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]  # after an error no other call is begun
+
+
+def sleep(name: str, seconds: float) -> tuple[str, int, int, bool]:
+    time.sleep(seconds)
+    with jobs.bar(2, total=1) as bar:
+        return name, -bar.pos, torch.get_num_threads(), bar.leave
+
+
+def fail(name: str, folder: Path) -> None:
+    if name == "b":
+        raise FloatingPointError("b diverged")
+    (folder / name).touch()
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_system_ends_is_one_error_with_the_name_of_its_call():
+    started = time.monotonic()
+    calls = {"large": (signal.SIGKILL,), "small": (0,)}
+    with pytest.raises(ChildProcessError, match=r"during large.*run the same command to resume"):
+        jobs.run_in_processes(end_or_wait, calls, workers=2)
+    assert time.monotonic() - started < 300 and not multiprocessing.active_children()
+
+
+def end_or_wait(number: int) -> None:
+    if number:
+        os.kill(os.getpid(), number)
+    time.sleep(1000)

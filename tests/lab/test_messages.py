@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 RUNS = {
     "vae": "vae.py --dataset digits --epochs 1 --latent_size 4 --num_samples 2",
-    "train": "train.py --num_iter 10 --num_layers 1 2 --workers 2",
+    "train": "train.py --compile no --num_iter 10 --num_layers 1 2 --workers 2",
     "dirac": "run_exp.py --config dirac-jsd-2 --max_iters 50",
     "images": "run_exp.py --config cifar10-jsd-3 --dataset digits --scores classifier --generator_dimh 2"
     " --critic_dimh 2 --max_iters 2 --log_every 1 --eval_every 1 --eval_samples 20 --final_samples 20",

@@ -16,9 +16,11 @@ import data
 import run_exp
 from gan import w1
 from lab import checkpoint
+from lab import device as machine
 from model import Critic, Generator
-from question2 import image_gan, runs, score
-from question2.configurations import CONFIGURATIONS, Management
+from question2 import images as image_runs
+from question2 import score
+from question2.configurations import CONFIGURATIONS, Management, Run, plan
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {"generator_dimh": 2, "critic_dimh": 2, "generator_dimz": 4, "batch_size": 8}
@@ -30,19 +32,20 @@ def small(name: str, **changes):
 
 
 def train(tmp_path, hp, images=None, **management):
-    management = Management(log_every=5, eval_every=10, checkpoint_minutes=0, fast="no", **management)
-    tmp_path.mkdir(exist_ok=True)
-    return image_gan.train(hp, management, data.digit_images() if images is None else images, tmp_path, progress=False)
+    pace = {"log_every": 5, "eval_every": 10, "checkpoint_minutes": 0, "fast": "no", **management}
+    run = Run("run", hp, Management(exp_path=str(tmp_path), **pace))
+    run.folder.mkdir(parents=True)
+    return image_runs.train(run, data.digit_images() if images is None else images, progress=False)
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name.startswith("cifar10")])
 def test_every_configuration_trains_and_writes_what_it_should(tmp_path, name):
     players, lines, step = train(tmp_path, small(name, max_iters=12))
     assert step == 12 and [line["step"] for line in lines] == [5, 10, 12]
-    assert lines == [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {path.name for path in tmp_path.glob("*.png")} == {"samples_000010.png", "samples_000012.png"}
-    assert any(path.name.startswith("events.out") for path in tmp_path.iterdir())
-    assert "update 12" in (tmp_path / "log.txt").read_text()
+    (folder,) = tmp_path.iterdir()
+    assert lines == [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {path.name for path in folder.glob("*.png")} == {"samples_000010.png", "samples_000012.png"}
+    assert any(path.name.startswith("events.out") for path in folder.iterdir())
     assert all(torch.isfinite(p).all() for p in players.averaged.parameters())
     assert not torch.equal(players.averaged.layers[0].weight, players.generator.layers[0].weight)
 
@@ -50,14 +53,14 @@ def test_every_configuration_trains_and_writes_what_it_should(tmp_path, name):
 def test_metric_is_the_mean_over_the_updates_since_the_last_line(tmp_path, monkeypatch):
     values = iter(range(100))
     step = lambda *_: torch.tensor(float(next(values)))  # noqa: E731
-    monkeypatch.setattr(image_gan, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(image_runs, "make_train_step", lambda *_: step)
     _, lines, _ = train(tmp_path, small("cifar10-jsd-1", max_iters=12))
     assert [line["metric"] for line in lines] == [2.0, 7.0, 10.5]
 
 
 def test_batches_are_images_in_their_range():
     images = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
-    batch = next(image_gan.Batches(images, 500))
+    batch = next(image_runs.Batches(images, 500))
     assert batch.shape == (500, 3, 32, 32) and batch.dtype == torch.float32
     assert set(((batch + 1) * 127.5).round().int().unique().tolist()) <= set(range(256))
     assert batch.min() < -0.9 and batch.max() > 0.9
@@ -69,24 +72,40 @@ def test_statistics_of_the_average_are_those_of_its_own_weights(tmp_path):
     with torch.no_grad():
         players.averaged.layers[0].bias += 5  # the first normalisation's mean must follow
     before = torch.get_rng_state()
-    generator = image_gan.as_kept(players.averaged)
+    generator = image_runs.as_kept(players.averaged)
     assert torch.equal(torch.get_rng_state(), before) and not generator.training
     assert generator.layers[1].running_mean.mean().item() == pytest.approx(5, abs=1)
 
 
-def test_time_limit_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys):
+def test_time_limit_stops_cleanly_and_the_same_command_resumes(tmp_path, capsys):
     command = ["--config=cifar10-jsd-1", *FLAGS, "--max_iters=30", "--log_every=10", f"--out={tmp_path / 'cut'}"]
     run_exp.cli([*command, "--max_minutes=1e-9"])
-    assert "goes on" in capsys.readouterr().out
+    assert "resume" in capsys.readouterr().out
     folder = tmp_path / "cut" / "cifar10-jsd-1-31415"
     assert checkpoint.load(folder / "checkpoint.pt")["step"] < 30 and not (folder / "result.json").exists()
     run_exp.cli(command)
     state = checkpoint.load(folder / "checkpoint.pt")
     assert state["step"] == 30 and (folder / "result.json").exists()
-    generator = image_gan.load_generator(folder / "generator.pt")
+    generator = image_runs.load_generator(folder / "generator.pt")
     for name, value in generator.named_parameters():  # float16 has 11 bits
         torch.testing.assert_close(value, state["players"]["averaged"][name], rtol=2**-11, atol=1e-7)
     assert generator(torch.randn(3, SMALL["generator_dimz"])).shape == (3, 3, 32, 32) and not generator.training
+
+
+def test_random_numbers_of_another_device_start_from_a_seed_that_follows_from_them(monkeypatch, capsys):
+    cpu, drawn = image_runs.RandomState(torch.device("cpu")), []
+    saved = cpu.state_dict()
+    with monkeypatch.context() as patch:  # CUDA's state has 16 bytes
+        patch.setattr(torch.cuda, "get_rng_state", lambda device: torch.arange(16, dtype=torch.uint8))
+        of_cuda = image_runs.RandomState(torch.device("cuda")).state_dict()
+    for state in (saved, of_cuda, of_cuda):
+        torch.manual_seed(0)
+        cpu.load_state_dict(state)
+        drawn.append(torch.rand(3))
+    assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+    image_runs.RandomState(torch.device("cuda")).load_state_dict(saved)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all("changes its device to" in line for line in lines)
 
 
 def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
@@ -95,7 +114,7 @@ def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
     for network, inputs in [(Generator(6, 4), noise), (Critic(4, sn=True), x)]:
         network.eval()
         plain = network(inputs)
-        fast = image_gan.in_bfloat16(network)(inputs)
+        fast = machine.in_bfloat16(network)(inputs)
         assert torch.equal(network(inputs), plain)  # the network itself is what it was
         assert fast.dtype == torch.float32 and not torch.equal(plain, fast)
         torch.testing.assert_close(plain, fast, rtol=0.05, atol=0.05)
@@ -107,7 +126,7 @@ def test_large_critic_values_keep_their_digits_in_bfloat16():
     with torch.no_grad():
         critic.layers[-1].bias += 1000
         plain = torch.stack([critic(p), critic(q)])
-        fast = torch.stack([image_gan.in_bfloat16(critic)(x) for x in (p, q)])
+        fast = torch.stack([machine.in_bfloat16(critic)(x) for x in (p, q)])
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=0)
     assert not torch.equal(fast, fast.bfloat16().float())  # whose step is 4 between 512 and 1,024
     assert (w1(*fast.double()).item() * 2**10) % 1  # the mean of 64 multiples of 4 has no such digits
@@ -117,8 +136,8 @@ def test_a_copy_of_a_network_in_training_gives_the_copys_outputs(tmp_path):
     """In every precision: nothing in a network refers to another one."""
     for bfloat16 in (False, True):
         hp, images = small("cifar10-jsd-2"), data.digit_images()
-        players = image_gan.Players(hp, images.device, fast=True)
-        image_gan.make_advance(hp, players, images, torch.zeros(()), bfloat16)()
+        players = image_runs.Players(hp, images.device, fast=True)
+        image_runs.make_advance(hp, players, images, torch.zeros(()), bfloat16)()
         for network, inputs in [(players.critic, torch.rand(2, 3, 32, 32)), (players.generator, torch.randn(2, 4))]:
             copied = copy.deepcopy(network).eval()
             if isinstance(network, Generator):  # spectral normalisation keeps a network from being pickled, by itself
@@ -136,14 +155,14 @@ def test_what_is_scored_is_what_is_kept(tmp_path):
     folder = tmp_path / "cifar10-jsd-2-5"
     command = ["--config=cifar10-jsd-2", "--seed=5", *FLAGS, "--scores=classifier", f"--data={tmp_path}"]
     run_exp.cli([*command, "--max_iters=6", "--eval_samples=40", "--final_samples=60", f"--out={tmp_path}"])
-    (run,) = runs.plan("cifar10-jsd-2", [5])
-    images = runs.load_images(
+    (run,) = plan("cifar10-jsd-2", [5])
+    images = image_runs.load_images(
         dataclasses.replace(run.management, dataset="digits", scores="classifier", data_path=str(tmp_path))
     )
     eval_step = images.evaluation(SMALL["generator_dimz"])
     critic = Critic(SMALL["critic_dimh"], sn=True)
     critic.load_state_dict(checkpoint.load(folder / "checkpoint.pt")["players"]["critic"])
-    _, scores = eval_step(score.batches(images.test, 60), critic, image_gan.load_generator(folder / "generator.pt"))
+    _, scores = eval_step(score.batches(images.test, 60), critic, image_runs.load_generator(folder / "generator.pt"))
     final = json.loads((folder / "result.json").read_text())["final"]
     assert (scores["FID"], scores["IS"]) == (final["FID-C"], final["IS-C"])
     assert scores["cp"] == pytest.approx(final["cp"], rel=1e-4)  # by a critic whose weights lie otherwise in memory
@@ -159,20 +178,18 @@ def test_fast_path_trains_like_the_plain_one(tmp_path, monkeypatch, name, bfloat
     hp = small(name, max_iters=20, critic_lr=2e-3)
     plain = train(tmp_path / "plain", hp)[1]
     assert plain[-1]["metric"] > 0.1  # it has learnt something that could differ
-    management = Management(log_every=5, eval_every=10, fast="yes")
     # In bfloat16 too, which is taken by itself only where it is native.
-    monkeypatch.setattr(image_gan, "native_bfloat16", lambda device: bfloat16)
-    (tmp_path / "fast").mkdir()
-    fast = image_gan.train(hp, management, data.digit_images(), tmp_path / "fast", progress=False)[1]
+    monkeypatch.setattr(machine, "native_bfloat16", lambda device: bfloat16)
+    fast = train(tmp_path / "fast", hp, fast="yes")[1]
     assert [line["metric"] for line in fast] == pytest.approx([line["metric"] for line in plain], rel=0.1, abs=0.01)
 
 
 def after(hp, images, updates, graphed):
     """The players after some updates of the fast path, and their first weights."""
-    players = image_gan.Players(hp, images.device, fast=True)
+    players = image_runs.Players(hp, images.device, fast=True)
     first = players.generator.layers[0].weight.detach().clone()
-    advance = image_gan.make_advance(hp, players, images, torch.zeros((), device=images.device))
-    advance = image_gan.Graphed(advance) if graphed else advance
+    advance = image_runs.make_advance(hp, players, images, torch.zeros((), device=images.device))
+    advance = machine.Graphed(advance) if graphed else advance
     for _ in range(updates):
         advance()
     return players, first
@@ -205,11 +222,11 @@ def test_calls_before_and_after_the_capture_are_one_update_each(monkeypatch):
     stand_ins = {"CUDAGraph": CUDAGraph, "graph": capture, "stream": on_stream}
     for name, stand_in in (stand_ins | dict.fromkeys(("Stream", "current_stream"), lambda: stream)).items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    advance = image_gan.Graphed(lambda: (targets or [done])[-1].append("update"))
+    advance = machine.Graphed(lambda: (targets or [done])[-1].append("update"))
     for count in range(1, 11):
         advance()
         assert len(done) == count
-    assert len(warm_up) == image_gan.GRAPH_WARMUP
+    assert len(warm_up) == machine.GRAPH_WARMUP
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
