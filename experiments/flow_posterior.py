@@ -17,7 +17,5 @@ def run(options: Options) -> dict[str, Any]:
     depths, seeds = (DEPTHS[:1], 1) if options.profile == "assignment" else (DEPTHS, SEEDS)
     settings = {"assignment": first_seeds(options.result("vae"), seeds)}
     for k in depths:
-        settings[f"planar-{k}"], _ = train_vaes(
-            options, f"planar-{k}", seeds, {"posterior": "planar", "num_layers": k}
-        )
+        settings[f"planar-{k}"], _ = train_vaes(options, f"planar-{k}", seeds, {"posterior": "planar", "num_layers": k})
     return {"dataset": options.images, "settings": settings}
