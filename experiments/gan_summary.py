@@ -18,10 +18,11 @@ LAST = 500  # updates, over which the metric at the end is averaged
 
 def configurations(runs: Sequence[Run], results: Sequence[dict[str, Any]], suffix: str) -> list[dict[str, Any]]:
     """A summary of each configuration: its runs, and means with their spread over seeds."""
-    by_name: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for run, result in zip(runs, results, strict=True):
-        by_name.setdefault(run.name, []).append((run, {"seed": run.hp.seed, **summarise_run(result, suffix)}))
-    return [_configuration([run for run, _ in pairs][0], [row for _, row in pairs]) for pairs in by_name.values()]
+        rows.setdefault(run.name, []).append({"seed": run.hp.seed, **summarise_run(result, suffix)})
+    first = {run.name: run for run in reversed(runs)}
+    return [_configuration(first[name], of_seeds) for name, of_seeds in rows.items()]
 
 
 def _configuration(run: Run, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def summarise_run(result: Mapping[str, Any], suffix: str) -> dict[str, Any]:
     timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in result["metrics"] if "seconds" in line)]
     pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
     final = result["final"]
+    signs = {f"{fid}_trained": 1, fid: 1, f"{inception}_trained": -1, f"KID{suffix}_trained": 1}
     names = [f"{key}{suffix}" for key in score.KEYS if f"{key}{suffix}" in final]
     return {
         "metric": metrics,
@@ -83,12 +85,7 @@ def summarise_run(result: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         "last_metric": statistics.mean(value for step, value in metrics if step > end - LAST),
         "rank_correlations": {
             key: rank_correlation(means, [sign * line[key] for line in evaluations])
-            for key, sign in (
-                (f"{fid}_trained", 1),
-                (fid, 1),
-                (f"{inception}_trained", -1),
-                (f"KID{suffix}_trained", 1),
-            )
+            for key, sign in signs.items()
             if key in final
         },
         "rank_correlation": rank_correlation(means, trained),
