@@ -47,10 +47,9 @@ test: lint
 test-quick: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-# Damaged files, kills, full disks and bad input, many more of them than "make test" tries; the README's table of it.
+# Damaged files, kills, full disks and bad input, many more of them than "make test" tries.
 faults: .venv/installed
 	FAULTS=long $(BIN)/python -m pytest -n auto --dist worksteal tests/faults
-	$(BIN)/python -c "from report import build; build.update_readme(); print(build.faults_table())"
 
 # Jobs on a Slurm cluster of one node that the test starts and stops: as root, with slurm-wlm and munge installed.
 test-slurm: .venv/installed
@@ -63,9 +62,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 benchmark: .venv/installed
-	$(BIN)/python -m benchmarks.vae --data "$(DATA)"
-	$(BIN)/python -m benchmarks.gan
-	$(BIN)/python -m benchmarks.flow
+	$(BIN)/python -m benchmarks
 
 # Take what runs/full holds as the published reference: JSON, figures, PDF and the README's table.
 reference: .venv/installed
