@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with interruption.one_line_errors():
         names = chosen(options, known)
         with claim(options.folder):
-            if any("dataset" in known[name].uses for name in names):
+            if any("dataset" in one.uses for one in in_order(names, known, options)):
                 options = replace(options, dataset=data.load(options.images, options.data)[0])
             run_all(in_order(names, known, options), options)
 
