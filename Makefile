@@ -59,9 +59,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 benchmark: .venv/installed
-	$(BIN)/python -m benchmarks.vae --data "$(DATA)"
-	$(BIN)/python -m benchmarks.gan
-	$(BIN)/python -m benchmarks.flow
+	$(BIN)/python -m benchmarks
 
 # Take what runs/full holds as the published reference: JSON, figures, PDF and the README's table.
 reference: .venv/installed

@@ -2,23 +2,22 @@
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 from experiments.options import Options
 from question2 import dirac_plots, games
 from question2.configurations import Management, plan
 
+MINUTES = {"quick": 0.3, "assignment": 1.6, "full": 1.6}
 SEED = 31415
 
 
 def run(options: Options) -> dict[str, Any]:
     """Play every configuration from the same starting points."""
     (seed,) = options.seeds([SEED])
-    out = Path(options.out) / "dirac"
     changes = {"max_iters": 600} if options.quick else {}
     started = time.perf_counter()
-    runs = plan("dirac-*", [seed], Management(exp_path=str(out)), **changes)
+    runs = plan("dirac-*", [seed], Management(exp_path=str(options.folder / "dirac")), **changes)
     results = games.run_games(runs)
     seconds = time.perf_counter() - started
     rows, played = [], []

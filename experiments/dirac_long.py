@@ -1,7 +1,6 @@
 """Question 2.6: the games without a penalty for a long time: JSD's contracts from near, W1's does not."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from experiments.options import Options
 from question2 import dirac_plots, dirac_theory, games, modified_field
 from question2.configurations import Management, plan
 
+MINUTES = {"quick": 0.4, "full": 10}
 UPDATES = {"full": 1_000_000, "assignment": 100_000, "quick": 20_000}
 OUTSIDE = 2.5  # a distance from which JSD's game moves outwards
 
@@ -26,7 +26,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     (seed,) = options.seeds([SEED])
     length = UPDATES[options.profile]
-    management = Management(exp_path=str(Path(options.out) / "dirac_long"), log_every=length // 100, viz=False)
+    management = Management(exp_path=str(options.folder / "dirac_long"), log_every=length // 100, viz=False)
     runs = plan("dirac-*-1", [seed], management, max_iters=length, games=1)
     games.run_games(runs)
     window = 253  # about a turn of JSD's game, and four of W1's

@@ -16,6 +16,7 @@ from question3 import plots
 from question3.stacked_flows import unstack
 from solution import Flow
 
+MINUTES = {"quick": 0.2, "assignment": 2.0, "full": 5}
 DEPTHS = [2, 8, 32]
 SEEDS = {"full": 5, "assignment": 1, "quick": 2}
 # Title, u, w and b of the layers in the figure of question 3.2.
@@ -70,7 +71,7 @@ def prescribed(options: Options) -> train.Hyperparameters:
         num_layers=DEPTHS,
         seed=options.seeds(range(1, 1 + SEEDS[options.profile])),
         compile=not options.quick,
-        out=str(Path(options.out) / "flow"),
+        out=str(options.folder / "flow"),
     )
 
 

@@ -6,6 +6,8 @@ from data.densities import TARGETS
 from experiments.options import Options
 from question3 import directions, plots
 
+MINUTES = {"quick": 0.1, "full": 1}
+
 
 def run(options: Options, name: str = "arcs", num_layers: int = 2) -> dict[str, Any]:
     """Flows of few layers by either divergence, of several starts each the best by its own, and both measures of both.

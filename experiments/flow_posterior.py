@@ -3,19 +3,19 @@
 from typing import Any
 
 from experiments.options import Options
-from experiments.vae import train_vaes
+from experiments.vae import first_seeds, train_vaes
 
-# Name, number of seeds, changes to the defaults.
-SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
-    ("assignment", 3, {}),
-    *((f"planar-{k}", 3, {"posterior": "planar", "num_layers": k}) for k in (4, 16)),
-]
+MINUTES = {"quick": 0.5, "assignment": 2.5, "full": 20}
+NEEDS = ("vae",)
+USES = ("dataset",)
+SEEDS = 3
+DEPTHS = [4, 16]
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Train each setting in several seeds; of the assignment's profile the two smallest, in one."""
-    chosen = SETTINGS[:2] if options.profile == "assignment" else SETTINGS
-    settings = {}
-    for name, seeds, changes in chosen:
-        settings[name], _ = train_vaes(options, name, 1 if options.profile == "assignment" else seeds, changes)
-    return {"dataset": options.dataset, "settings": settings}
+    """Train with each number of layers in several seeds; in the assignment's profile the smallest, in one."""
+    depths, seeds = (DEPTHS[:1], 1) if options.profile == "assignment" else (DEPTHS, SEEDS)
+    settings = {"assignment": first_seeds(options.result("vae"), seeds)}
+    for k in depths:
+        settings[f"planar-{k}"], _ = train_vaes(options, f"planar-{k}", seeds, {"posterior": "planar", "num_layers": k})
+    return {"dataset": options.images, "settings": settings}

@@ -1,8 +1,6 @@
 """Question 3.7: the deepest flows by another recipe, and the limit that the number of points sets."""
 
-import itertools
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import train
@@ -12,6 +10,8 @@ from experiments.options import Options
 from question3 import natural, plots
 from solution import Flow
 
+MINUTES = {"quick": 0.1, "full": 3}
+NEEDS = ("flow",)
 TUNED_LR = 0.1  # peak of the one-cycle schedule
 
 
@@ -27,18 +27,13 @@ def run(options: Options) -> dict[str, Any]:
     settings = {}
     recipes: dict[str, dict[str, Any]] = {"tuned": {}, "fresh": {"fresh": True, "source": ["samples"]}}
     for name, changes in recipes.items():
-        out = str(Path(options.out) / f"flow_{name}")
+        out = str(options.folder / f"flow_{name}")
         one = replace(asked, num_layers=[k], recipe="tuned", lr=TUNED_LR, out=out, **changes)
         found = train.run(one)["runs"]
         trained = dict.fromkeys((run["source"], run["data"]) for run in found)
         settings[name] = [summarise(source, target, k, found) for source, target in trained]
     parameters = sum(parameter.numel() for parameter in Flow(2, k).parameters())
     points = len(TARGETS[asked.data[0]].data_set())
-    done = train.run(asked)["runs"]  # what experiments.flow has trained is not trained again
-    of_depths = [
-        summarise(source, target, depth, done)
-        for source, target, depth in itertools.product(asked.source, asked.data, asked.num_layers)
-    ]
     result = {
         "dataset": "none",
         "lr": TUNED_LR,
@@ -48,5 +43,5 @@ def run(options: Options) -> dict[str, Any]:
         "points": points,
         "limit_of_the_data": parameters / (2 * points),
     }
-    plots.depth(options.figures / "flow_tuned_depth.svg", of_depths, result)
+    plots.depth(options.figures / "flow_tuned_depth.svg", options.result("flow")["settings"], result)
     return result

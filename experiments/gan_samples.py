@@ -183,7 +183,7 @@ def anchors(images: Images, eval_step: EvalStep, count: int) -> list[dict[str, A
     rows = []
     for name, batch in sets.items():
         found = score.distance(eval_step, batch.contiguous())
-        rows.append({"name": name, "count": len(batch), "IS": found["IS"], "FID": found["FID"]})
+        rows.append({"name": name, "count": len(batch), **{key: found[key] for key in ("IS", "FID", "KID")}})
     return rows
 
 

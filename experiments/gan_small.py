@@ -1,14 +1,16 @@
 """Question 2.7 in a minute: the step with R1 on a stand-in, with networks so narrow that a CPU shows digits."""
 
-from pathlib import Path
 from typing import Any
 
-from experiments.gan import SEEDS, draw_curves, frame, summarise
+from experiments.gan import SEEDS, frame
+from experiments.gan_figures import draw_curves
 from experiments.gan_samples import network_of
+from experiments.gan_summary import configurations
 from experiments.options import Options
 from question2 import image_plots, images
 from question2.configurations import Management, plan
 
+MINUTES = {"quick": 1.2, "assignment": 1.5, "full": 1.5}
 # Large steps and an average of short memory, so that minutes suffice.
 SMALL: dict[str, Any] = {
     "generator_dimh": 8,
@@ -32,13 +34,12 @@ MANAGED: dict[str, Any] = {
 
 def run(options: Options) -> dict[str, Any]:
     """Both losses with R1, or go on with them, and draw what came of it."""
-    management = Management(exp_path=str(Path(options.out) / "gan_small"), device=options.device, **MANAGED)
+    management = Management(exp_path=str(options.folder / "gan_small"), device=options.device, **MANAGED)
     runs, data, results = images.run_all(plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
-    names = network_of(data).names
-    rows = []
-    for one in runs:
-        row = summarise([one], [results[one.label] or {}], names)
-        rows.append({**row, "name": one.name.removeprefix("cifar10-")})
-        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", rows[-1:], names[1])
+    suffix = network_of(data).suffix
+    rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
+    for one, row in zip(runs, rows, strict=True):
+        row["name"] = one.name.removeprefix("cifar10-")
+        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", [row], f"FID{suffix}")
         image_plots.save_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one.folder)
     return {**frame(runs, data, "small"), "configurations": rows}

@@ -17,6 +17,9 @@ from lab.estimates import mean_and_error
 from question1 import inference_gap, plots
 from question1.autoencoder import VAE, Posterior, log_likelihood
 
+MINUTES = {"full": 20}
+NEEDS = ("vae",)
+USES = ("dataset",)
 FAMILIES = {"normal": 0, "planar 1": 1, "planar 4": 4, "planar 16": 16}
 SAMPLES = (1, 10, 100, 1000, 5000)
 ENCODER = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
@@ -26,13 +29,13 @@ SEARCH = {"steps": 2000, "draws": 8, "lr": 2e-2}
 def run(options: Options) -> dict[str, Any]:
     """Both models: posteriors of test images by encoders, and the best of each family for each image by itself."""
     seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
-    dataset, splits = data.load(options.dataset, options.data, seed)
+    dataset, splits = data.load(options.images, options.data, seed)
     count = 20 if options.quick else 200
     chosen = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]
     images = splits.test[chosen]
     of_plane, model = train_vaes(options, "plane", 1, {"latent_size": 2})
     plane = on_a_plane(options, model, splits.train, images)
-    of_full, model = train_vaes(options, "assignment", 1, {})
+    of_full, model = train_vaes(options, "assignment", 1, {})  # trained already: this loads it
     full = in_full(options, model, splits.train, images)
     settings = {"plane": of_plane, "full": of_full}
     trained = {name: {**setting["options"], "valid_elbo": setting["valid_elbo"]} for name, setting in settings.items()}

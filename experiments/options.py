@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import data
-from lab.options import check, option
+from lab.files import read_json
+from lab.options import InputError, check, option
 
 
 @dataclass
@@ -19,10 +20,8 @@ class Options:
     data: str = option(default_factory=data.default_root)  # folder where data sets lie or are put
     # of the VAE: auto, binarized_mnist, digits or a file NAME.npz; the quick profile always takes digits
     dataset: str = "auto"
-    only: list[str] = option(default_factory=list)  # names of experiments, to run these alone
-    seed: int | None = option(
-        None, at_least=0
-    )  # the first of the seeds of every experiment; left out, those of the published results
+    only: list[str] = option(default_factory=list)  # experiments by name or pattern, such as 'vae*', to run these alone
+    # the first of the seeds of every experiment; left out, those of the published results
     seed: int | None = option(None, at_least=0)
     gan_seeds: int = option(1, at_least=1, at_most=3)  # seeds of each configuration in the study of question 2.7
     device: str = "auto"  # auto, cpu, cuda, ...
@@ -30,9 +29,6 @@ class Options:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.profile == "quick":
-            self.dataset, self.gan_seeds = "digits", 2
-        self.out = self.out or f"runs/{self.profile}"
 
     @property
     def quick(self) -> bool:
@@ -40,11 +36,32 @@ class Options:
         return self.profile == "quick"
 
     @property
+    def images(self) -> str:
+        """The data set of the VAE."""
+        return "digits" if self.quick else self.dataset
+
+    @property
+    def folder(self) -> Path:
+        """The folder of everything."""
+        return Path(self.out or f"runs/{self.profile}")
+
+    @property
     def figures(self) -> Path:
         """The folder of the figures, made if it is missing."""
-        folder = Path(self.out) / "figures"
+        folder = self.folder / "figures"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def result_path(self, name: str) -> Path:
+        """The file of an experiment's result."""
+        return self.folder / "results" / f"{name}.json"
+
+    def result(self, name: str) -> dict[str, Any]:
+        """The result of an experiment that the one that asks NEEDS."""
+        result = read_json(self.result_path(name))
+        if result is None:
+            raise InputError(f"there is no {self.result_path(name)}: run --only {name} first")
+        return result
 
     def seeds(self, published: Sequence[int]) -> list[int]:
         """As many seeds as the published results have: those, or the ones from ``--seed`` on."""

@@ -3,29 +3,32 @@
 from typing import Any
 
 from experiments.options import Options
-from experiments.vae import train_vaes
+from experiments.vae import first_seeds, train_vaes
 from experiments.vae_tuned import LONG, TUNED
 
+MINUTES = {"full": 70}
+NEEDS = ("vae_tuned",)
+USES = ("dataset",)
+SEEDS = 3
 FOUR = {"posterior": "planar", "num_layers": 4}
 SCALE: dict[str, Any] = {"flow_scale": 0.03}
-# Name, number of seeds, changes to the defaults.
-SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
-    ("tuned", 3, TUNED),
-    ("tuned-planar-4", 3, {**TUNED, **FOUR, **SCALE}),
-    ("tuned-planar-16", 3, {**TUNED, **FOUR, **SCALE, "num_layers": 16}),
-    ("long-planar-4", 3, {**LONG, **FOUR, **SCALE}),
-    ("sampled", 3, {"divergence": "sampled"}),
-    ("path", 3, {**FOUR, "gradient": "path"}),
-    ("scale", 3, {**FOUR, **SCALE}),
-    ("everywhere", 3, {**FOUR, "u_hat": "everywhere"}),
-    ("warmup", 3, {**FOUR, "warmup": 10}),
-]
+# Changes to the defaults.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "tuned-planar-4": {**TUNED, **FOUR, **SCALE},
+    "tuned-planar-16": {**TUNED, **FOUR, **SCALE, "num_layers": 16},
+    "long-planar-4": {**LONG, **FOUR, **SCALE},
+    "sampled": {"divergence": "sampled"},
+    "path": {**FOUR, "gradient": "path"},
+    "scale": {**FOUR, **SCALE},
+    "everywhere": {**FOUR, "u_hat": "everywhere"},
+    "warmup": {**FOUR, "warmup": 10},
+}
 
 
 def run(options: Options) -> dict[str, Any]:
     """Train each setting in several seeds."""
-    settings = {}
-    for name, seeds, changes in SETTINGS:
+    settings = {"tuned": first_seeds(options.result("vae_tuned")["settings"]["tuned"], SEEDS)}
+    for name, changes in SETTINGS.items():
         folder = name if name.startswith(("tuned", "long")) or name == "sampled" else f"planar-4-{name}"
-        settings[name], _ = train_vaes(options, folder, seeds, changes)
-    return {"dataset": options.dataset, "settings": settings}
+        settings[name], _ = train_vaes(options, folder, SEEDS, changes)
+    return {"dataset": options.images, "settings": settings}

@@ -11,6 +11,8 @@ from lab.estimates import spread
 from lab.options import determining
 from question1 import autoencoder, plots
 
+MINUTES = {"quick": 0.3, "assignment": 1.2, "full": 8}
+USES = ("dataset",)
 SEEDS = {"full": 5, "assignment": 1, "quick": 2}
 BOUND_SAMPLES = [1, 10, 200, 5000]
 
@@ -18,9 +20,7 @@ BOUND_SAMPLES = [1, 10, 200, 5000]
 def run(options: Options) -> dict[str, Any]:
     """Questions 1.6 and 1.7: the prescribed setting in some seeds, its bound as K grows, what its latents carry."""
     seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
-    dataset, splits = data.load(
-        options.dataset, options.data, seed
-    )  # the first model's, which decides how the digits are split
+    dataset, splits = data.load(options.images, options.data, seed)
     setting, first = train_vaes(options, "assignment", SEEDS[options.profile], {}, BOUND_SAMPLES)
     log_px = setting["runs"][0]["test_log_px"]
     bounds = [{"k": int(k), **value} for k, value in log_px.items()]
@@ -30,14 +30,8 @@ def run(options: Options) -> dict[str, Any]:
     plots.images(options.figures, first, splits.test)
     sizes = dict(zip(splits._fields, map(len, splits), strict=True))
     printed = vae.report({**setting["runs"][0], "test_log_px": {"200": log_px["200"]}})
-    return {
-        "dataset": dataset,
-        "images": sizes,
-        **setting,
-        "bounds": bounds,
-        "latent": latent,
-        "printed": printed,
-    }
+    more = {"bounds": bounds, "latent": latent, "printed": printed}
+    return {"dataset": dataset, "images": sizes, **setting, **more}
 
 
 def train_vaes(
@@ -52,23 +46,21 @@ def train_vaes(
         seeds, changes = min(2, seeds), {**changes, "epochs": min(20, changes.get("epochs", 20))}
     first, *others = options.seeds(range(1, seeds + 1))
     for seed in (first, *others):
-        out = Path(options.out) / "vae" / Path(options.dataset).stem / f"{name}-{seed}"
+        out = options.folder / "vae" / Path(options.images).stem / f"{name}-{seed}"
         samples = [k for k in bound if k <= 200 or options.profile == "full"] if seed == first else [200]
-        where: dict[str, Any] = {
-            "dataset": options.dataset,
-            "data": options.data,
-            "device": options.device,
-            "out": str(out),
-        }
-        one = vae.Hyperparameters(**where, seed=seed, num_samples=samples, **changes)
+        where = {"data": options.data, "device": options.device, "out": str(out)}
+        one = vae.Hyperparameters(dataset=options.images, seed=seed, num_samples=samples, **where, **changes)
         print(f"VAE, {name}, seed {seed}, in {out}")
         runs.append((one, *vae.run(one)))
     one, model, *_ = runs[0]
     # What a reader needs: not what differs between seeds, nor folders.
-    return {
-        "options": {k: v for k, v in determining(one).items() if k != "seed"},
-        **summarise([result for *_, result in runs]),
-    }, model
+    shared = {k: v for k, v in determining(one).items() if k != "seed"}
+    return {"options": shared, **summarise([result for *_, result in runs])}, model
+
+
+def first_seeds(setting: dict[str, Any], seeds: int) -> dict[str, Any]:
+    """A setting that another experiment has trained, in its first seeds."""
+    return {"options": setting["options"], **summarise(setting["runs"][:seeds])}
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

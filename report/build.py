@@ -1,7 +1,7 @@
 """From results to the PDF and to the README's table.
 
-A section of the report takes the results that this machine's experiments left in ``runs/``; where an
-experiment did not run here, it takes the published reference in ``report/`` and says so.
+A section of the report takes the results that this machine's experiments left in ``runs/``; where an experiment did not
+run here, it takes the published reference in ``report/`` and says so.
 """
 
 import datetime
@@ -22,33 +22,10 @@ from lab.options import InputError, parse
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-SECTIONS = (
-    "vae",
-    "vae_tuned",
-    "vae_ablation",
-    "dirac",
-    "dirac_long",
-    "gan",
-    "gan_fast",
-    "gan_small",
-    "gan_update",
-    "flow",
-    "flow_tuned",
-    "flow_directions",
-    "flow_posterior",
-    "posterior_controls",
-    "inference_gap",
-    "vae_speed",
-    "gan_speed",
-    "flow_speed",
-)
-# The parts of the README that programs write, each between two marks.
+# The part of the README that is written here, between two marks.
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
 # A fixed date makes the same numbers the same file.
 DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-
-
-Results = dict[str, dict[str, Any]]  # by section
 
 
 @dataclass
@@ -75,14 +52,19 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
             published reference alone is used.
 
     Returns:
-        Where each section's numbers are from: ``runs``; ``reference`` where the experiment did not run here;
+        Where each experiment's numbers are from: ``runs``; ``reference`` where it did not run here;
         ``published`` if no runs were asked for.
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
         for source in [*HERE.glob("*.typ"), HERE / "references.bib", HERE / "screen.css"]:
             shutil.copy(source, stage)
-        sources = {section: _stage(section, stage, Path(runs) if runs else None) for section in SECTIONS}
+        here = names(HERE)
+        copy(here, HERE, stage)
+        sources = dict.fromkeys(here, "reference" if runs else "published")
+        if runs:
+            copy(names(runs), Path(runs), stage)
+            sources |= dict.fromkeys(names(runs), "runs")
         (stage / "sources.json").write_text(json.dumps(sources))
         with atomic_write(out) as temporary:
             kind = Path(out).suffix[1:]
@@ -91,163 +73,103 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
     return sources
 
 
-def _stage(section: str, stage: Path, runs: Path | None) -> str:
-    source = runs if runs and (runs / "results" / f"{section}.json").exists() else HERE
-    (stage / "results").mkdir(exist_ok=True)
-    (stage / "figures").mkdir(exist_ok=True)
-    shutil.copy(source / "results" / f"{section}.json", stage / "results")
-    for figure in (source / "figures").glob(f"{section}_*"):
-        shutil.copy(figure, stage / "figures")
-    return "runs" if source is runs else "reference" if runs else "published"
+def names(folder: str | Path) -> list[str]:
+    """The experiments whose results lie in a folder."""
+    return sorted(path.stem for path in Path(folder, "results").glob("*.json"))
 
 
-def results(section: str, runs: Path | None = None) -> dict[str, Any]:
-    """The results of a section: of some runs, where they have it, else the published reference."""
-    path = runs / "results" / f"{section}.json" if runs else None
-    path = path if path and path.exists() else HERE / "results" / f"{section}.json"
+def copy(experiments: Sequence[str], source: Path, target: Path) -> None:
+    """Copy the results and the figures of some experiments.
+
+    The figures of ``vae`` are ``vae_*``, but not ``vae_tuned_*`` where there is an experiment ``vae_tuned``.
+    """
+    known = {*names(HERE), *names(source)}
+    for folder in ("results", "figures"):
+        (target / folder).mkdir(exist_ok=True)
+    for name in experiments:
+        shutil.copy(source / "results" / f"{name}.json", target / "results")
+        longer = tuple(f"{other}_" for other in known if other.startswith(f"{name}_"))
+        for figure in (source / "figures").glob(f"{name}_*"):
+            if not figure.name.startswith(longer):
+                shutil.copy(figure, target / "figures")
+
+
+def result(name: str, runs: Path | None = None) -> dict[str, Any]:
+    """The result of an experiment: of some runs, where they have it, else the published reference."""
+    path = runs / "results" / f"{name}.json" if runs else None
+    path = path if path and path.exists() else HERE / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def readme_table(runs: Path | None = None) -> str:
-    """The README's table of results: of the published reference, or as some runs would make it."""
-    of = {section: results(section, runs) for section in SECTIONS}
-    parts = (_vae_rows(of), _dirac_rows(of), _gan_rows(of), _flow_rows(of), _posterior_rows(of), _printed(of))
-    return "\n\n".join("\n".join(rows) for rows in parts)
-
-
-def _printed(of: Results) -> list[str]:
-    """What a run of the first seed printed."""
-    return [
-        "`python vae.py`, with its defaults, ends with lines like these; standard errors are over the images:",
-        "",
-        "```",
-        of["vae"]["printed"],
-        "```",
-    ]
-
-
-def _vae_rows(of: Results) -> list[str]:
-    vae, speed = of["vae"], of["vae_speed"]
+    """The README's table of results, of the published reference or of some runs, and what ``vae.py`` prints."""
+    vae = result("vae", runs)
+    tuned = result("vae_tuned", runs)["settings"]
+    planar = result("posterior_controls", runs)["settings"]["tuned-planar-16"]
     rows = [
-        "| question 1: VAE, static binarised MNIST | validation ELBO | test log p(x), K = 200 | minutes a run |",
-        "|---|---|---|---|",
+        _vae_row("1.6", "VAE as prescribed", vae),
+        _vae_row("1.6", "VAE, tuned", tuned["tuned"]),
+        _vae_row("1.6", "VAE, tuned, long", tuned["long"]),
+        *_gan_rows(runs),
+        *_flow_rows(runs),
+        _vae_row("3.10", f"VAE, tuned, {planar['options']['num_layers']} planar layers", planar),
+        _speed_row(runs),
     ]
-    for name, setting in ({"assignment": vae} | of["vae_tuned"]["settings"]).items():
-        rows.append(
-            f"| {name}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
-            f" | {format_spread(setting['valid_elbo'])} | {format_spread(setting['test_log_px'])}"
-            f" | {setting['train_minutes']['mean']:.1f} |"
-        )
-    epoch, estimate = speed["epoch"], speed["estimate"]
-    return [
-        *rows,
-        "",
-        f"In nats, mean ± standard deviation over seeds; minutes on {vae['environment']['cores']} CPU cores that runs"
-        f" had to share at times. An epoch takes"
-        f" {epoch['median']['ours']:.1f} s, {epoch['times_faster_than_textbook']:.1f} times as fast as the textbook"
-        f" loop; the log-likelihood of the test set {estimate['median']['ours']:.1f} s,"
-        f" {estimate['times_faster_than_textbook']:.1f} times as fast.",
-    ]
+    table = ["| question | what | result |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    remarks = f"""
+In nats, mean ± standard deviation over seeds. FID-C is a Fréchet distance by features of the project's own classifier,
+not Inception; lower is better. A rank correlation of 1 says that the metric falls as FID-C falls.
+
+`python vae.py`, with its defaults, ends with lines like these; standard errors are over the images:
+
+```
+{vae["printed"]}
+```"""
+    return "\n".join([*table, remarks])
 
 
-def _dirac_rows(of: Results) -> list[str]:
-    dirac = of["dirac"]
-    rows = [
-        "| question 2.6: the dirac game | verdict | updates a turn | decay of the distance an update |",
-        "|---|---|---|---|",
-    ]
-    plain = [row for row in dirac["rows"] if row["ema"] is None]
-    heaviest = max(row["weight"] for row in plain if row["penalty"])
-    for row in plain:
-        if row["penalty"] and row["weight"] < heaviest:
-            continue  # the report has them all
-        predicted, measured = row["predicted"], row["measured"]
-        penalty = f"{row['penalty']} {row['weight']:g}" if row["penalty"] else "no penalty"
-        cells = [_pair(predicted[key], measured[key]) for key in ("period", "rate")]
-        rows.append(f"| {row['loss']}, {penalty} | {measured['verdict']} | {' | '.join(cells)} |")
+Row = tuple[str, str, str]  # question, what, result
+
+
+def _vae_row(question: str, name: str, setting: dict[str, Any]) -> Row:
+    what = f"{name}, {setting['options']['epochs']} epochs: validation ELBO, test log p(x)"
+    return question, what, f"{format_spread(setting['valid_elbo'])}, {format_spread(setting['test_log_px'])}"
+
+
+def _gan_rows(runs: Path | None) -> list[Row]:
+    dirac, gan = result("dirac", runs), result("gan", runs)
     agree = sum(row["predicted"]["verdict"] == row["measured"]["verdict"] for row in dirac["rows"])
-    return [
-        *rows,
-        "",
-        f"Theory / measured, medians over {dirac['options']['games']} starts; a decay below 1e-7 counts as none. The"
-        f" verdicts agree in {agree} of {len(dirac['rows'])} configurations, weaker penalties and averages included;"
-        f" all of them take {dirac['seconds']:.0f} s.",
-    ]
+    rows = [("2.6", "dirac game: theory and experiment agree", f"{agree} of {len(dirac['rows'])} configurations")]
+    fid, study, seeds = gan["scores"]["fid"], gan["options"], len(gan["seeds"])
+    where = f"width {study['generator_dimh']}, {study['max_iters']:,} updates, {seeds} seed{'s' if seeds > 1 else ''}"
+    ranked = sorted(gan["configurations"], key=lambda row: row["final"][fid]["mean"])
+    scores = {f"{fid}, {where}": [row["final"][fid] for row in ranked]}
+    scores[f"rank correlation of metric and {fid}"] = [row["rank_correlation"] for row in ranked]
+    for what, values in scores.items():
+        named = zip((row["name"].removeprefix("cifar10-") for row in ranked), values, strict=True)
+        rows.append(("2.7", what, ", ".join(f"{name} {format_spread(value)}" for name, value in named if value)))
+    return rows
 
 
-def _pair(predicted: float | None, measured: float | None) -> str:
-    if predicted is None or measured is None:
-        return ""
-    return " / ".join(f"{0 if abs(value) < 1e-7 else value:.3g}" for value in (predicted, measured))
+def _flow_rows(runs: Path | None) -> list[Row]:
+    rows = []
+    for question, source, key, what in (
+        ("3.7", "samples", "gap", "NLL above the entropy"),
+        ("3.9", "density", "kl", "KL(q‖p)"),
+    ):
+        settings = [setting for setting in result("flow", runs)["settings"] if setting["source"] == source]
+        deepest = max(setting["num_layers"] for setting in settings)
+        found = [setting for setting in settings if setting["num_layers"] == deepest and key in setting]
+        values = ", ".join(f"{setting['data']} {format_spread(setting[key], '.3f')}" for setting in found)
+        rows.append((question, f"flow from {source}, {deepest} layers: {what}", values))
+    return rows
 
 
-def _gan_rows(of: Results) -> list[str]:
-    gan = of["gan"]
-    inception, fid = gan["scores"]["is"], gan["scores"]["fid"]
-    scale = "" if gan["scale"] == "full" else f" ({gan['scale']} study: width {gan['options']['generator_dimh']})"
-    rows = [
-        f"| question 2.7: CIFAR-10, {gan['options']['max_iters']:,} updates{scale} | {fid} | {inception}"
-        f" | rank correlation of metric and {fid} |",
-        "|---|---|---|---|",
-    ]
-    for row in gan["configurations"]:
-        values = row["final"][fid], row["final"][inception], row["rank_correlation"]
-        critic = "spectral norm" if row["spectral_norm"] else row["penalty"] or "free critic"
-        cells = " | ".join(format_spread(value) if value else "" for value in values)
-        rows.append(f"| {row['name']}: {row['loss']}, {critic} | {cells} |")
-    own = f" {fid} and {inception} are from the project's own classifier, not Inception." if fid != "FID" else ""
-    count = len(gan["seeds"])
-    seeds = "One seed" if count == 1 else f"Mean ± standard deviation over {count} seeds"
-    anchors = ", ".join(
-        f"{anchor['name']} {anchor['FID']:.2f}" for anchor in gan["anchors"] if anchor["name"] != "training images"
-    )
-    full = gan["full_options"]
-    missing = f" The assignment's width {full['generator_dimh']} and {full['max_iters']:,} updates were not run."
-    return [
-        *rows,
-        "",
-        f"{seeds}, {gan['options']['final_samples']:,} samples of the averaged generator. Lower {fid} is better:"
-        f" {anchors}.{own}{missing if scale else ''} A rank correlation of 1: the metric falls as {fid} falls.",
-    ]
-
-
-def _flow_rows(of: Results) -> list[str]:
-    flow, speed = of["flow"], of["flow_speed"]
-    names = list(dict.fromkeys(setting["data"] for setting in flow["settings"]))
-    rows = [
-        f"| question 3: planar flows, {flow['options']['seeds']} seeds | {' | '.join(names)} |",
-        f"|---|{'---|' * len(names)}",
-    ]
-    for source, key, label in (("samples", "gap", "NLL above the entropy"), ("density", "kl", "KL(q‖p)")):
-        for k in dict.fromkeys(setting["num_layers"] for setting in flow["settings"]):
-            found = {s["data"]: s for s in flow["settings"] if (s["source"], s["num_layers"]) == (source, k)}
-            cells = [format_spread(found[n][key], ".3f") if key in found[n] else "not available" for n in names]
-            rows.append(f"| from {source}, k = {k}: {label} | {' | '.join(cells)} |")
-    total = speed["all_runs"]
-    return [
-        *rows,
-        "",
-        f"In nats. The twelve runs of one seed take {total['ours_seconds']:.0f} s, compilation included, where the"
-        f" textbook loop takes {total['textbook_seconds'] / 60:.0f} minutes.",
-    ]
-
-
-def _posterior_rows(of: Results) -> list[str]:
-    settings = of["posterior_controls"]["settings"]
-    rows = [
-        "| question 3.10: posterior and training | validation ELBO | test log p(x), K = 200 |",
-        "|---|---|---|",
-    ]
-    shown = [("prescribed", setting) for setting in of["flow_posterior"]["settings"].values()]
-    shown += [("tuned", settings[name]) for name in ("tuned", "tuned-planar-4", "tuned-planar-16")]
-    for training, setting in shown:
-        k = setting["options"]["num_layers"]
-        label = f"{k} planar layers" if k else "normal"
-        rows.append(
-            f"| {label}, {training}: {setting['options']['epochs']} epochs, {len(setting['runs'])} seeds"
-            f" | {format_spread(setting['valid_elbo'])} | {format_spread(setting['test_log_px'])} |"
-        )
-    return [*rows, "", "In nats, mean ± standard deviation over seeds."]
+def _speed_row(runs: Path | None) -> Row:
+    vae, flow = result("vae_speed", runs), result("flow_speed", runs)["all_runs"]
+    epoch, estimate = (vae[task]["times_faster_than_textbook"] for task in ("epoch", "estimate"))
+    what = "times as fast as the textbook loop: an epoch of the VAE, its log p(x), all flows"
+    return "speed", what, f"{epoch:.1f}, {estimate:.1f}, {flow['times_faster']:.1f}"
 
 
 def update_readme() -> None:
@@ -266,25 +188,19 @@ def publish(runs: str | Path) -> None:
         InputError: A result is damaged or not of the full profile, or there is none.
     """
     runs = Path(runs)
-    found = {name: runs / "results" / f"{name}.json" for name in SECTIONS}
-    found = {name: path for name, path in found.items() if path.exists()}
+    found = names(runs)
     if not found:
         raise InputError(f"there are no results in {runs}")
-    for path in found.values():
-        result = read_json(path)
-        if result is None or result.get("profile") != "full":
-            raise InputError(f"{path} is damaged, or not of the full profile: nothing was published")
+    for name in found:
+        if (read_json(runs / "results" / f"{name}.json") or {}).get("profile") != "full":
+            raise InputError(f"{name} in {runs} is damaged, or not of the full profile: nothing was published")
     with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "report.pdf"
         try:
-            build(trial, runs)
+            build(Path(folder) / "report.pdf", runs)
             readme_table(runs)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"the results in {runs} make no report ({error}): nothing was published") from None
-        for name, path in found.items():
-            shutil.copy(path, HERE / "results")
-            for figure in (runs / "figures").glob(f"{name}_*"):
-                shutil.copy(figure, HERE / "figures")
+    copy(found, runs, HERE)
     build(HERE / "report.pdf")
     update_readme()
 
@@ -295,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with interruption.one_line_errors():
         if options.publish:
             publish(options.runs)
-        for section, source in build(options.out, options.runs).items():
+        for name, source in build(options.out, options.runs).items():
             where = f"from {options.runs}" if source == "runs" else "the published reference, not run here"
-            print(f"{section}: {where}")
+            print(f"{name}: {where}")
         print(f"written: {options.out}")

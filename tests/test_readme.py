@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import run_exp
-from experiments.__main__ import EXPERIMENTS, FOR_CUDA, PROFILES
+from experiments.__main__ import chosen, listed
 from experiments.options import Options
 from lab import options
 
@@ -76,15 +76,18 @@ def parse_python(words: list[str]) -> None:
         assert arguments == [".venv"]
         return None
     if name == "run_exp":
-        request, planned, *_ = run_exp.parse(arguments)
-        assert planned or request.list or request.summary
+        groups = {"request": run_exp.Request, **run_exp.GROUPS}
+        asked = options.parse_all("", arguments, groups, typed=tuple(run_exp.PARAMETERS))
+        overrides = {key: value for name in run_exp.PARAMETERS for key, value in getattr(asked, name).items()}
+        if asked.request.config:
+            assert run_exp.plan(asked.request.config, asked.request.seed, **overrides)
+        assert asked.request.config or asked.request.list or asked.request.summary
         return None
     if name == "experiments":
-        options = options.parse(Options, "", [each.replace("NAME", "vae") for each in arguments])
-        assert set(options.only) <= set(EXPERIMENTS)
+        asked = options.parse(Options, "", [each.replace("NAME", "vae") for each in arguments])
+        assert chosen(asked, listed())
         return None
-    if name == "report":
-        name = "report.build"
+    name = {"report": "report.build", "benchmarks": "benchmarks.__main__"}.get(name, name)
     module = importlib.import_module(name)
     options.parse(getattr(module, "Hyperparameters", None) or module.Options, "", arguments)
     return None
@@ -194,11 +197,12 @@ def test_versions_agree():
 
 
 def test_the_profiles_take_the_minutes_that_the_readme_says():
+    known = listed().values()
     for profile, command in (("assignment", "make report "), ("quick", "make report PROFILE=quick ")):
         said = re.search(rf"^{command} +# .*about (\d+) minutes", page("README.md"), re.MULTILINE)
-        assert int(said[1]) - 2 < sum(PROFILES[profile].values()) <= int(said[1])
+        assert int(said[1]) - 2 < sum(one.minutes.get(profile, 0) for one in known) <= int(said[1])
     hours = re.search(r"--profile full` \| (\d+) hours", page("README.md"))
-    minutes = sum(value for name, value in PROFILES["full"].items() if name not in FOR_CUDA)
+    minutes = sum(one.minutes.get("full", 0) for one in known if "cuda" not in one.uses)
     assert int(hours[1]) - 1 < minutes / 60 <= int(hours[1])
 
 

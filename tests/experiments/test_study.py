@@ -1,15 +1,17 @@
 """What the study says of its runs, against direct computations."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_rel
 
 from experiments import gan as study
-from experiments import gan_samples
-from question2 import classifier, runs, score
-from question2.configurations import Management
+from experiments import gan_figures, gan_samples, gan_summary
+from question2 import classifier, images, score
+from question2.configurations import Management, plan
 
 
 def random_network() -> score.Network:
@@ -21,22 +23,84 @@ def random_images(count: int, seed: int) -> torch.Tensor:
     return torch.randint(256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
-def test_rank_correlation_is_of_the_metric_since_the_evaluation_before():
-    values = [0, 18, 1, 1, 3, 1, 3, 3, 2, 6, 10, 0, 7, 7, 7, 7]  # means of 9, 1, 2, 3, 4, 5 and 7 at the evaluations
+SCORED = {"IS": 1.0, "IS_trained": 1.0, "KID": 1.0, "KID_trained": 1.0, "cp": 1.0, "cq": -1.0, "samples": 9}
+
+
+def lines() -> list[dict]:
+    """A run's lines: a metric every five updates of a hundred, scores every ten, the last of other samples."""
+    # Means of 9, 1, 2, 3, 4, 5 and 7 at the evaluations before the last.
+    values = [0, 18, 1, 1, 3, 1, 3, 3, 2, 6, 10, 0, 7, 7, 7, 7]
     metrics = [{"step": step, "metric": value} for step, value in zip(range(5, 85, 5), values, strict=True)]
-    of_both = {"IS": 1.0, "IS_trained": 1.0, "cp": 1.0, "cq": -1.0, "samples": 9}
-    # The averaged generator's distance rises: it must not be mixed with the metric, which is the trained one's.
-    distances = ((10, 9.0), (20, 0.5), (30, 5.0), (40, 4.0), (50, 3.0), (60, 2.0), (70, 1.0), (80, 0.2))
-    scores = [{"step": s, "FID": float(s), "FID_trained": f, **of_both} for s, f in distances]
     # 0.1 s an update, but for one time when the run had to wait.
-    seconds = [m["step"] / 10 + (60 if m["step"] >= 20 else 0) for m in metrics]
-    result = {"metrics": [m | {"seconds": s} for m, s in zip(metrics, seconds, strict=True)] + scores, "final": {}}
-    row = study.summarise_run(result, ("IS", "FID"))
+    metrics = [line | {"seconds": line["step"] / 10 + (60 if line["step"] >= 20 else 0)} for line in metrics]
+    # The averaged generator's distance rises: it must not be mixed with the trained one's.
+    distances = ((10, 9.0), (20, 0.5), (30, 5.0), (40, 4.0), (50, 3.0), (60, 2.0), (70, 1.0), (80, 0.2))
+    changes = [{"FID": float(s), "FID_trained": f, "IS_trained": -2 * f, "KID_trained": -f} for s, f in distances]
+    scores = [{"step": s, **SCORED, **change} for (s, _), change in zip(distances, changes, strict=True)]
+    return metrics + scores
+
+
+def test_rank_correlation_is_of_the_metric_since_the_evaluation_before():
+    row = gan_summary.summarise_run({"metrics": lines(), "final": lines()[-1]}, "")
     assert [step for step, *_ in row["curve"]] == [10, 20, 30, 40, 50, 60, 70]
-    assert row["rank_correlation"] == pytest.approx(spearmanr([9, 1, 2, 3, 4, 5, 7], [9, 0.5, 5, 4, 3, 2, 1])[0])
+    expected = spearmanr([9, 1, 2, 3, 4, 5, 7], [9, 0.5, 5, 4, 3, 2, 1])[0]
+    assert row["rank_correlation"] == pytest.approx(expected)
+    found = row["rank_correlations"]
+    assert found["FID_trained"] == pytest.approx(expected) and found["KID_trained"] == pytest.approx(-expected)
+    assert found["IS_trained"] == pytest.approx(expected)  # a better score is a higher one here
+    assert found["FID"] == pytest.approx(spearmanr([9, 1, 2, 3, 4, 5, 7], range(7))[0])
     # The evaluation at a quarter of the updates, 20, looks back on that quarter; those after it do not.
     assert row["rank_correlation_later"] == pytest.approx(-1)
     assert row["milliseconds"] == pytest.approx(100)
+    assert row["final_without_average"] == {"IS": -0.4, "FID": 0.2, "KID": -0.2}
+
+
+def test_the_last_metric_is_the_mean_of_the_last_500_updates():
+    metrics = [{"step": step, "metric": step / 100, "seconds": step} for step in range(100, 1100, 100)]
+    final = {"step": 1000, "FID": 1.0, "FID_trained": 1.0, **SCORED}
+    row = gan_summary.summarise_run({"metrics": [*metrics, final], "final": final}, "")
+    assert row["last_metric"] == pytest.approx((6 + 7 + 8 + 9 + 10) / 5)
+    assert row["rank_correlation"] is None  # of no evaluation
+
+
+def results(**finals) -> tuple[list, list]:
+    """Runs of two configurations in three seeds, whose averaged generators end at given distances."""
+    runs = plan("cifar10-*-3", [1, 2, 3])
+    assert {run.name for run in runs} == {f"cifar10-{name}-3" for name in finals}
+    after = {"FID_trained": 1.0}
+    distances = [finals[run.name.split("-")[1]][run.hp.seed - 1] for run in runs]
+    return runs, [{"metrics": lines(), "final": {**SCORED, **after, "FID": distance}} for distance in distances]
+
+
+def test_differences_are_paired_by_seed():
+    runs, found = results(jsd=[1.0, 5.0, 9.0], w1=[2.0, 6.5, 10.5])
+    rows = gan_summary.configurations(runs, found, "")
+    assert [row["name"] for row in rows] == ["cifar10-jsd-3", "cifar10-w1-3"]
+    assert [run["seed"] for run in rows[0]["runs"]] == [1, 2, 3]
+    assert rows[0]["final"]["FID"]["mean"] == 5 and rows[0]["final"]["FID"]["deviation"] == 4
+    assert rows[1]["rank_correlations"]["FID_trained"]["range"][0] == rows[1]["rank_correlation"]["mean"]
+    (pair,) = gan_summary.differences(rows)
+    entry = pair["scores"]["FID"]
+    assert entry["values"] == [-1.0, -1.5, -1.5]
+    test = ttest_rel([1.0, 5.0, 9.0], [2.0, 6.5, 10.5]).confidence_interval(0.95)
+    assert entry["interval"] == pytest.approx([test.low, test.high])
+    one = gan_summary.configurations(runs[:2], found[:2], "")
+    assert gan_summary.differences(one)[0]["scores"]["FID"]["interval"] is None
+
+
+def test_widths_are_those_whose_runs_have_finished(tmp_path):
+    for folder, width, done in (("gan", 32, True), ("gan_width_16", 16, True), ("gan_width_64", 64, False)):
+        place = tmp_path / folder / "cifar10-jsd-3-7"
+        config = {"config": "cifar10-jsd-3", "generator_dimh": width, "seed": 7}
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps(config))
+        if done:
+            (place / "result.json").write_text(json.dumps({"metrics": lines(), "final": lines()[-1]}))
+    rows = study.widths(tmp_path, "")
+    assert [(row["name"], row["width"], row["seed"]) for row in rows] == [("cifar10-jsd-3", w, 7) for w in (16, 32)]
+    assert rows[0]["curve"][:2] == [(10, 10.0), (20, 20.0)]
+    gan_figures.draw_widths(tmp_path / "widths.svg", rows, "FID")
+    assert (tmp_path / "widths.svg").stat().st_size > 1000
 
 
 @torch.no_grad()
@@ -69,9 +133,9 @@ def test_a_generator_that_copies_is_found_out_and_fresh_images_are_not():
 
 
 def test_anchors_are_in_their_order(tmp_path):
-    """Nought for the images of the reference, more for others, far more for noise."""
+    """Zero for the images of the reference, more for others, far more for noise."""
     real = random_images(300, 1) // 8 + 100
-    images = runs.Images("none", real, random_images(100, 2) // 8 + 100, random_network(), Management())
+    shown = images.Images("none", real, random_images(100, 2) // 8 + 100, random_network(), Management())
     step = score.make_evaluation(random_network(), real, 4, tmp_path)
-    held_out, trained_on, noise = (row["FID"] for row in gan_samples.anchors(images, step, count=300))
+    held_out, trained_on, noise = (row["FID"] for row in gan_samples.anchors(shown, step, count=300))
     assert trained_on == pytest.approx(0, abs=1e-3) and trained_on < held_out < noise

@@ -1,0 +1,46 @@
+"""Speed beside the textbook loop: python -m benchmarks, or some of vae, gan and flow: python -m benchmarks vae gan"""
+
+from lab import interruption
+
+# isort: split
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.turns import too_busy
+from lab.files import write_json
+from lab.options import InputError, check, option, parse
+
+BENCHMARKS = ("vae", "gan", "flow")
+
+
+@dataclass
+class Options:
+    """What to measure."""
+
+    # vae, gan, flow; none for all
+    which: list[str] = option(default_factory=list, positional=True, nargs="*", metavar="{vae,gan,flow}")
+    rounds: int = option(5, at_least=1)  # turns of each contestant, at least; more follow until the medians settle
+    out: str = "runs/benchmark.json"  # where the results go
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not set(self.which) <= set(BENCHMARKS):
+            raise InputError(f"there are benchmarks of {', '.join(BENCHMARKS)}, got {' '.join(self.which)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = parse(Options, "Time our code beside the textbook loop.", argv, program="python -m benchmarks")
+    results = {}
+    with interruption.one_line_errors():
+        for name in options.which or BENCHMARKS:
+            busy = too_busy()
+            benchmark = importlib.import_module(f"benchmarks.{name}")
+            results[name] = benchmark.measure(rounds=options.rounds)
+            print("\n".join([*benchmark.lines(results[name]), *([busy] if busy else [])]), flush=True)
+            write_json(options.out, results)
+
+
+if __name__ == "__main__":
+    main()

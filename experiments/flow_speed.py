@@ -1,0 +1,15 @@
+"""Question 3: the speed of training flows beside the textbook loop."""
+
+from typing import Any
+
+import benchmarks.flow
+from experiments.flow import DEPTHS
+from experiments.options import Options
+
+MINUTES = {"quick": 0.1, "full": 4}
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The benchmark, cut down in the quick profile."""
+    small = {"rounds": 1, "num_iter": 100, "depths": DEPTHS[:1]} if options.quick else {}
+    return {"dataset": "none", **benchmarks.flow.measure(**small)}
