@@ -14,11 +14,9 @@ SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("tuned-planar-4", 3, {**TUNED, **FOUR, **SCALE}),
     ("tuned-planar-16", 3, {**TUNED, **FOUR, **SCALE, "num_layers": 16}),
     ("long-planar-4", 3, {**LONG, **FOUR, **SCALE}),
-    ("sampled", 3, {"divergence": "sampled"}),
+    ("sampled", 3, {"posterior": "planar"}),  # no layers: normal, with the divergence estimated from the draw
     ("path", 3, {**FOUR, "gradient": "path"}),
     ("scale", 3, {**FOUR, **SCALE}),
-    ("everywhere", 3, {**FOUR, "u_hat": "everywhere"}),
-    ("warmup", 3, {**FOUR, "warmup": 10}),
 ]
 
 
