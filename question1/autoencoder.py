@@ -92,7 +92,7 @@ class Posterior(NamedTuple):
         return cls(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
 
     def _push(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """z from standard normal noise ``(B, K, L)``, and the log-determinant of the layers ``(B, K, 1)``."""
+        """Draws of z from standard normal noise ``(B, K, L)``, and the log-determinant of the layers ``(B, K, 1)``."""
         z0 = self.mean.unsqueeze(1) + torch.exp(0.5 * self.logvar.unsqueeze(1)) * noise
         return chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
 
@@ -141,7 +141,7 @@ class Posterior(NamedTuple):
     def path_sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         r"""Draws of z, and their log-density with the path gradient: through the draw only.
 
-        The gradient of the density in its argument, at fixed parameters, is propagated forwards through the layers: with
+        The density's gradient in its argument, at fixed parameters, is propagated forwards through the layers. With
         :math:`g_0 = -e^{-v}(z_0 - \mu)` and the Jacobian :math:`J_j = I + u_j \psi_j^\top`,
 
         .. math:: g_j = J_j^{-\top} (g_{j-1} - \nabla \log|\det J_j|), \quad
@@ -251,7 +251,7 @@ def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) ->
 
 
 def _sampled_bound(vae: VAE, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:
-    """log p(x|z) + log p(z) - log q(z|x) from one draw per image, ``(B,)`` in nats."""
+    """The bound log p(x|z) + log p(z) - log q(z|x) from one draw per image, ``(B,)`` in nats."""
     log_ratio = log_standard_normal(z).squeeze(-1) - log_q
     return (log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + log_ratio).squeeze(1)
 
