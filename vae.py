@@ -45,16 +45,12 @@ class Hyperparameters:
     batch_size: int = option(64, at_least=1)  # images per update
     learning_rate: float = option(3e-4, above=0)  # Adam's step size; the peak of it with a one-cycle schedule
     schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate (one-cycle: Smith and Topin 2018)
-    posterior: Literal["normal", "planar"] = "normal"  # q(z|x): normal, or normal with a planar flow
+    # q(z|x): normal, or with a planar flow, whose KL divergence is estimated from the draw (also with 0 layers)
+    posterior: Literal["normal", "planar"] = "normal"
     num_layers: int = option(0, at_least=0)  # planar layers of the posterior
-    # planar layers are kept invertible where it is needed, or by the same formula everywhere
-    u_hat: Literal["needed", "everywhere"] = "needed"
-    # of the encoder's outputs for the planar layers: small values change slowly
+    # factor of the encoder's outputs for the planar layers; with a small one the flow changes slowly
     flow_scale: float = option(1.0, at_least=0, at_most=1)
-    gradient: Literal["total", "path"] = "total"  # of the bound, or along the draw's path only (Roeder et al. 2017)
-    # KL divergence of a normal posterior in the bound: exact, or sampled from the same draw, as it is with a flow
-    divergence: Literal["exact", "sampled"] = "exact"
-    warmup: int = option(0, at_least=0)  # epochs over which the weight of the divergence rises to 1
+    gradient: Literal["total", "path"] = "total"  # of the bound: total, or through the draw only (Roeder et al. 2017)
     # K of each importance-sampling estimate of log p(x)
     num_samples: list[int] = option(default_factory=lambda: [200], bookkeeping=True, at_least=1)
     # share of the pixels that training hides from the encoder (Im et al. 2017)
@@ -74,8 +70,8 @@ class Hyperparameters:
 def hide(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Set a random share of the pixels to 0 and scale the others up, so that their expected value stays.
 
-    An encoder that never sees all of an image cannot learn the training images by heart (Im et al. 2017,
-    Denoising criterion for variational auto-encoding framework). Evaluation shows it the whole image.
+    An encoder that never sees a whole image cannot memorise the training images (Im et al. 2017, Denoising criterion
+    for variational auto-encoding framework). Evaluation shows it the whole image.
     """
     kept = torch.rand(x.shape, generator=generator, device=x.device) >= share
     return x * kept / (1 - share)
@@ -89,12 +85,8 @@ def train_epoch(
     images: Tensor,
     options: Hyperparameters,
     generator: torch.Generator,
-    weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """One pass over the images in random order; returns the mean of the objective, a scalar in nats.
-
-    The divergence counts with the given weight.
-    """
+    """One pass over the images in random order; returns the mean of the objective, a scalar in nats."""
     order = torch.randperm(len(images), generator=generator, device=images.device)
     noise = torch.randn(len(images), vae.latent_size, generator=generator, device=images.device, dtype=vae.dtype)
     total = torch.zeros((), device=images.device)
@@ -102,7 +94,7 @@ def train_epoch(
     size = options.batch_size
     for x, e in zip(images.index_select(0, order).split(size), noise.split(size), strict=True):
         seen = hide(x, options.input_dropout, generator) if options.input_dropout else None
-        loss = -objective(vae, x, e, seen, weight).mean()
+        loss = -objective(vae, x, e, seen).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,8 +122,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     images, valid = splits.train.to(device), splits.valid.to(device)
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
-    more: dict[str, Any] = {"u_hat": options.u_hat, "flow_scale": options.flow_scale}
-    vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers, **more).to(device)
+    flow = {"num_layers": options.num_layers, "flow_scale": options.flow_scale}
+    vae = VAE(options.latent_size, images.shape[1], **flow).to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.learning_rate, fused=True)
     updates = math.ceil(len(images) / options.batch_size) * options.epochs
     scheduler = _scheduler(optimizer, options, updates)
@@ -142,8 +134,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     print(f"{options.dataset}: {len(images)} training images", file=sys.stderr)
     warn_if_busy()
     compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
-    exact = elbo if options.divergence == "exact" else sampled_elbo
-    objective = exact if options.gradient == "total" else path_elbo
+    total = elbo if options.posterior == "normal" else sampled_elbo
+    objective = path_elbo if options.gradient == "path" else total
     objective = compile_where_possible(objective) if compiling else objective
     with (
         interruption.Interruption("this epoch") as stop,
@@ -155,9 +147,7 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
                 stop.stop(f"{options.out}: stopped after epoch {epoch}, saved")
             started = time.perf_counter()
             learning_rate = float(scheduler.get_last_lr()[0])
-            # As a tensor, since the objective would be compiled again for each new number.
-            weight = torch.tensor(min(1.0, (epoch + 1) / options.warmup)) if options.warmup else 1.0
-            mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator, weight)
+            mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator)
             line: dict[str, float] = {
                 "learning_rate": learning_rate,
                 "train_elbo": mean_elbo.item(),

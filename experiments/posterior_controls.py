@@ -17,11 +17,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tuned-planar-4": {**TUNED, **FOUR, **SCALE},
     "tuned-planar-16": {**TUNED, **FOUR, **SCALE, "num_layers": 16},
     "long-planar-4": {**LONG, **FOUR, **SCALE},
-    "sampled": {"divergence": "sampled"},
+    "sampled": {"posterior": "planar"},  # no layers: normal, with the divergence estimated from the draw
     "path": {**FOUR, "gradient": "path"},
     "scale": {**FOUR, **SCALE},
-    "everywhere": {**FOUR, "u_hat": "everywhere"},
-    "warmup": {**FOUR, "warmup": 10},
 }
 
 

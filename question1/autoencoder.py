@@ -1,5 +1,8 @@
 """A variational autoencoder of binary images: network, posterior, bounds, log-likelihood (questions 1.6, 1.7, 3.10)."""
 
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -8,9 +11,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lab.device import one_thread
-from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_normal, log_mean_exp
-from question1.decoding import Buffer, Likelihood, in_threads
-from solution import always_invertible_u, chain, invertible_u, log_standard_normal
+from q1_solution import kl_gaussian_gaussian_analytic, log_mean_exp
+from solution import chain, invertible_u, log_standard_normal
 
 LOGIT_SHIFT = -5
 
@@ -25,12 +27,10 @@ class VAE(nn.Module):
         latent_size: Size L of the latent vector.
         image_size: Number of pixels.
         width: Size of the hidden layers.
-        num_layers: Number of planar layers that transform the draw from the normal distribution. Their parameters
-            are further outputs of the encoder, for each image its own.
-        u_hat: How layers are kept invertible: by :func:`solution.invertible_u`, where it is ``needed``, or by
-            :func:`solution.always_invertible_u`, ``everywhere``.
-        flow_scale: What the encoder's outputs for the layers are multiplied by. Adam moves every output by about as
-            much an update, so where the scale is small the flow begins near the identity and changes slowly.
+        num_layers: Number of planar layers that transform the draw from the normal distribution. The encoder also
+            outputs their parameters, so each image has its own.
+        flow_scale: Factor of the encoder's outputs for the layers. Adam changes every output by about the same
+            amount per update, so with a small factor the flow starts near the identity and changes slowly.
 
     Source:
         Kingma and Welling (2014), Auto-encoding variational Bayes; Rezende and Mohamed (2015), Variational
@@ -48,20 +48,18 @@ class VAE(nn.Module):
         image_size: int = 784,
         width: int = 300,
         num_layers: int = 0,
-        u_hat: str = "needed",
         flow_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.latent_size = latent_size
         self.num_layers = num_layers
         self.flow_scale = flow_scale
-        self.invertible = {"needed": invertible_u, "everywhere": always_invertible_u}[u_hat]
         self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the parameters, in which everything is computed."""
+        """The dtype of the parameters and of all results."""
         return next(self.parameters()).dtype
 
     def posterior(self, x: Tensor) -> "Posterior":
@@ -69,25 +67,34 @@ class VAE(nn.Module):
         size = self.latent_size
         sizes = [size, size] + self.num_layers * [size, size, 1]
         mean, logvar, *flows = self.encoder(x.to(self.dtype)).split(sizes, dim=1)
-        flows = [self.flow_scale * parameter for parameter in flows]
-        layers = zip(flows[0::3], flows[1::3], flows[2::3], strict=True)
-        return Posterior(mean, logvar, [(self.invertible(u, w), w, b) for u, w, b in layers])
+        return Posterior.from_parameters(mean, logvar, [self.flow_scale * parameter for parameter in flows])
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x) before its flow, each ``(B, L)``, for images ``(B, 784)`` of any dtype."""
+        """Mean and log-variance of q(z|x) without its flow, each ``(B, L)``, of images ``(B, 784)`` of any dtype."""
         return self.posterior(x)[:2]
 
     def decode(self, z: Tensor) -> Tensor:
-        """Logits of p(x|z), ``(B, 784)``. They are 5 below the last layer's output: most pixels are black."""
+        """Logits of p(x|z), ``(B, 784)``: the last layer's output minus 5, because most pixels are black."""
         return self.decoder(z.to(self.dtype)).add_(LOGIT_SHIFT)
 
 
 class Posterior(NamedTuple):
-    """A normal distribution of z0 with mean and log-variance, and planar layers that send z0 to z."""
+    """A normal distribution of z0 with mean and log-variance, and planar layers (u, w, b) that map z0 to z."""
 
     mean: Tensor
     logvar: Tensor
     layers: list[tuple[Tensor, ...]]
+
+    @classmethod
+    def from_parameters(cls, mean: Tensor, logvar: Tensor, flat: Sequence[Tensor]) -> "Posterior":
+        """A posterior from u, w, b of each layer in one list; each u is adjusted so that its layer is invertible."""
+        layers = zip(flat[0::3], flat[1::3], flat[2::3], strict=True)
+        return cls(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
+
+    def _push(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws of z from standard normal noise ``(B, K, L)``, and the log-determinant of the layers ``(B, K, 1)``."""
+        z0 = self.mean.unsqueeze(1) + torch.exp(0.5 * self.logvar.unsqueeze(1)) * noise
+        return chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
 
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         r"""Draws of z, and their log-density.
@@ -104,44 +111,37 @@ class Posterior(NamedTuple):
         Source:
             Rezende and Mohamed (2015), equations 13 and 20.
         """
-        mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
-        # The normal distribution's density by change of variables from the noise, which costs less.
-        log_q = log_standard_normal(noise) - 0.5 * logvar.sum(-1, keepdim=True)
-        z0 = mean + torch.exp(0.5 * logvar) * noise
-        z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
-        return z, (log_q - logdet).squeeze(-1)
+        z, logdet = self._push(noise)
+        log_q0 = log_standard_normal(noise) - 0.5 * self.logvar.unsqueeze(1).sum(-1, keepdim=True)
+        return z, (log_q0 - logdet).squeeze(-1)
 
     @torch.no_grad()
-    def weigh(self, noise: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        r"""Draws of z, and the log of the prior over q, without a gradient.
+    def weigh(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Draws of z, and the log-ratio of the prior to q, without gradient and faster than :meth:`sample`.
 
         .. math:: \log \frac{p(z)}{q(z|x)} = \tfrac12 (\|\varepsilon\|^2 - \|z\|^2 + \textstyle\sum_i v_i) +
             \log|\det \partial z / \partial z_0|
 
         Args:
             noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
-            out: Memory for z0, of the shape of the noise; without layers it is what is returned as z. None for new one.
 
         Returns:
-            z, of the shape of the noise, and the logarithm, ``(B, K)`` in nats.
+            z, of the shape of the noise, and the log-ratio, ``(B, K)`` in nats.
         """
-        mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
-        z0 = torch.addcmul(mean, torch.exp(0.5 * logvar), noise, out=out)
-        z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
-        noise_norm, z_norm = (torch.linalg.vector_norm(point, dim=-1, keepdim=True) for point in (noise, z))
-        log_ratio = 0.5 * (noise_norm.square_() - z_norm.square_() + logvar.sum(-1, keepdim=True)) + logdet
-        return z, log_ratio.squeeze(-1)
+        z, logdet = self._push(noise)
+        noise_norm, z_norm = (torch.linalg.vector_norm(point, dim=-1).square_() for point in (noise, z))
+        return z, 0.5 * (noise_norm - z_norm + self.logvar.sum(-1, keepdim=True)) + logdet.squeeze(-1)
 
     def select(self, images: slice) -> "Posterior":
-        """The posteriors of some of the images."""
+        """The posteriors of a slice of the images."""
         return Posterior(
             self.mean[images], self.logvar[images], [tuple(p[images] for p in layer) for layer in self.layers]
         )
 
     def path_sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Draws of z, and their log-density with the gradient along the path of the draw only.
+        r"""Draws of z, and their log-density with the path gradient: through the draw only.
 
-        At fixed parameters the density's gradient with respect to its argument follows the layers forwards: with
+        The density's gradient in its argument, at fixed parameters, is propagated forwards through the layers. With
         :math:`g_0 = -e^{-v}(z_0 - \mu)` and the Jacobian :math:`J_j = I + u_j \psi_j^\top`,
 
         .. math:: g_j = J_j^{-\top} (g_{j-1} - \nabla \log|\det J_j|), \quad
@@ -199,21 +199,20 @@ def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
     return torch.linalg.vecdot(x.to(logits.dtype), logits) - F.softplus(logits, threshold=40).sum(-1)
 
 
-def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0) -> Tensor:
+def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
     r"""Evidence lower bound of binary images, with one draw of the latent vector per image.
 
     .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \| p(z)), \quad
         z = \mu + e^{v/2} \varepsilon
 
-    The divergence is exact for a normal q; for one with a flow it is estimated from the same draw.
+    The divergence is exact for a normal q; with a flow it is estimated from the same draw.
 
     Args:
         vae: The model.
         x: Images, 0 or 1, any dtype, shape ``(B, 784)``.
         noise: Standard normal :math:`\varepsilon`, shape ``(B, L)``.
-        seen: What the encoder sees of the images, shape ``(B, 784)``; the images themselves if it is None. The bound
+        seen: What the encoder sees of the images, shape ``(B, 784)``; None for the images themselves. The bound
             holds for any q, so also for one that sees less.
-        weight: Of the divergence. Below 1 this is no bound: a training may begin so.
 
     Returns:
         Shape ``(B,)``, in nats.
@@ -223,53 +222,38 @@ def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight:
     """
     q = vae.posterior(x if seen is None else seen)
     if q.layers:
-        return _of_draw(vae, x, *q.sample(noise.unsqueeze(1)), weight)
+        return _sampled_bound(vae, x, *q.sample(noise.unsqueeze(1)))
     z = q.mean + torch.exp(0.5 * q.logvar) * noise
     zero = torch.zeros_like(z)
-    divergence = kl_gaussian_gaussian_analytic(q.mean, q.logvar, zero, zero)
-    return log_likelihood_logits(vae.decode(z), x) - weight * divergence
+    return log_likelihood_logits(vae.decode(z), x) - kl_gaussian_gaussian_analytic(q.mean, q.logvar, zero, zero)
 
 
-def _of_draw(vae: VAE, x: Tensor, z: Tensor, log_q: Tensor, weight: Tensor | float) -> Tensor:
-    """The bound from one draw of each image, log p(x|z) + log p(z) - log q(z|x), ``(B,)`` in nats."""
-    log_ratio = log_standard_normal(z).squeeze(-1) - log_q
-    return (log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + weight * log_ratio).squeeze(1)
-
-
-def sampled_elbo(
-    vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0
-) -> Tensor:
-    """The evidence lower bound with its divergence from the same draw, for a normal q too. See :func:`elbo`."""
+def sampled_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
+    """As :func:`elbo`, with the divergence estimated from the draw for a normal q too."""
     q = vae.posterior(x if seen is None else seen)
-    return _of_draw(vae, x, *q.sample(noise.unsqueeze(1)), weight)
+    return _sampled_bound(vae, x, *q.sample(noise.unsqueeze(1)))
 
 
-def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None, weight: Tensor | float = 1.0) -> Tensor:
-    r"""The evidence lower bound with the gradient taken along the path of the draw only.
+def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
+    r"""As :func:`sampled_elbo`, with the path gradient: through the draw only.
 
     .. math:: \log p(x|z) + \log p(z) - \log q_{\bar\phi}(z|x), \quad z = \mu_\phi + e^{v_\phi/2} \varepsilon
 
-    The parameters :math:`\bar\phi` count as constants. What is left out, the score function
-    :math:`\nabla_\phi \log q_\phi(z|x)` at fixed z, is zero on average; without it the gradient's variance
+    The parameters :math:`\bar\phi` are constants. The term left out, the score function
+    :math:`\nabla_\phi \log q_\phi(z|x)` at fixed z, is zero on average; without it the variance of the gradient
     vanishes as q approaches the true posterior.
-
-    Args:
-        vae, x, noise, seen, weight: As for :func:`elbo`.
-
-    Returns:
-        Shape ``(B,)``, in nats, with the mean of :func:`elbo`.
 
     Source:
         Roeder, Wu and Duvenaud (2017), Sticking the landing, section 3; with a flow, :meth:`Posterior.path_sample`.
     """
     q = vae.posterior(x if seen is None else seen)
-    if q.layers:
-        return _of_draw(vae, x, *q.path_sample(noise.unsqueeze(1)), weight)
-    mean, logvar = q.mean, q.logvar
-    z = mean + torch.exp(0.5 * logvar) * noise
-    zero = torch.zeros_like(mean)
-    log_ratio = log_likelihood_normal(zero, zero, z) - log_likelihood_normal(mean.detach(), logvar.detach(), z)
-    return log_likelihood_logits(vae.decode(z), x) + weight * log_ratio
+    return _sampled_bound(vae, x, *q.path_sample(noise.unsqueeze(1)))
+
+
+def _sampled_bound(vae: VAE, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:
+    """The bound log p(x|z) + log p(z) - log q(z|x) from one draw per image, ``(B,)`` in nats."""
+    log_ratio = log_standard_normal(z).squeeze(-1) - log_q
+    return (log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + log_ratio).squeeze(1)
 
 
 @torch.no_grad()
@@ -281,8 +265,36 @@ def evaluate_elbo(vae: VAE, images: Tensor, seed: int = 0, block: int = 1000) ->
 
 
 @torch.no_grad()
+def log_likelihood_of_draws(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
+    """Log p(x|z) without gradient: the decoder and :func:`log_likelihood_logits`, faster.
+
+    torch computes an exponential and a clamp faster than ``elu``, and an exponential and a logarithm faster than
+    ``softplus``.
+
+    Args:
+        vae: The model.
+        x: Images, 0 or 1, of the model's dtype, shape ``(B, D)``.
+        z: Latent vectors, shape ``(B, K, L)``.
+
+    Returns:
+        Shape ``(B, K)``, in nats.
+    """
+    *hidden, last = [layer for layer in vae.decoder if isinstance(layer, nn.Linear)]
+    h = z.flatten(0, 1)
+    for layer in hidden:
+        h = layer(h)
+        h = torch.clamp(h, h.new_zeros(()), h.exp().sub_(1), out=h)  # ELU
+    logits = F.linear(h, last.weight, last.bias + LOGIT_SHIFT)
+    score = (logits.view(*z.shape[:2], -1) @ x.unsqueeze(2)).squeeze(2)
+    log_partition = logits.exp().add_(1).log_().sum(1)
+    if not log_partition.isfinite().all():  # an exponential overflows
+        log_partition = F.softplus(logits, threshold=40).sum(1)
+    return score - log_partition.view_as(score)
+
+
+@torch.no_grad()
 def log_likelihood(
-    vae: VAE, images: Tensor, num_samples: int = 200, seed: int = 0, progress: bool = False, rows: int = 2000
+    vae: VAE, images: Tensor, num_samples: int = 200, seed: int = 0, progress: bool = False, rows: int = 1000
 ) -> Tensor:
     r"""Importance-sampling estimate of the log-likelihood of binary images.
 
@@ -290,14 +302,15 @@ def log_likelihood(
 
     A lower bound of :math:`\log p(x)` in expectation, which tightens as K grows; K = 1 is the ELBO.
 
+    On the CPU each thread computes whole blocks of images, so results do not depend on the number of threads.
+
     Args:
         vae: The model.
         images: 0 or 1, shape ``(N, 784)``.
         num_samples: Number of draws :math:`K` per image.
         seed: Of the draws.
         progress: Show a progress bar.
-        rows: Latent vectors decoded at once. More need more memory for each thread. The images' posteriors, and the
-            draws of an image, are all in memory.
+        rows: Latent vectors decoded at once by each thread. All draws of an image are in memory together.
 
     Returns:
         Shape ``(N,)``, in nats.
@@ -307,28 +320,35 @@ def log_likelihood(
     """
     generator = torch.Generator(images.device).manual_seed(seed)
     x = images.to(vae.dtype)
-    size = max(1, rows // num_samples)
-    with one_thread():  # as all that follows: the estimate has the same bits whatever the number of threads
-        q = vae.posterior(x)
-        log_px = Likelihood(vae.decoder, LOGIT_SHIFT, x, size * min(num_samples, rows))
-    blocks = [slice(start, start + size) for start in range(0, len(images), size)]
-    noises, latents = Buffer(), Buffer()
 
-    def draw(block: slice) -> Tensor:
-        bar.update(len(x[block]))  # here, since only one thread at a time draws
-        noise = noises((len(x[block]), num_samples, vae.latent_size), x)
-        return noise.normal_(generator=generator)
-
+    @torch.no_grad()  # in its thread
     def estimate(block: slice, noise: Tensor) -> Tensor:
         log_weights = []
         for part in noise.split(rows, dim=1):
-            z, log_ratio = q.select(block).weigh(part, out=latents(part.shape, part))
-            log_weights.append(log_px(z, block) + log_ratio)
+            z, log_ratio = q.select(block).weigh(part)
+            log_weights.append(log_likelihood_of_draws(vae, x[block], z) + log_ratio)
         return log_mean_exp(torch.cat(log_weights, dim=1))
 
-    workers = min(torch.get_num_threads(), len(blocks)) if x.device.type == "cpu" else 1
-    with tqdm(total=len(images), desc=f"log p(x), K = {num_samples}", unit=" images", disable=not progress) as bar:
-        return torch.cat(in_threads(draw, estimate, blocks, workers))
+    size = max(1, rows // num_samples)
+    workers = torch.get_num_threads() if x.device.type == "cpu" else 1
+    running: deque[Future[Tensor]] = deque()
+    results = []
+    with (
+        one_thread(),  # for MKL; OpenMP has its own number in each thread
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        tqdm(total=len(x), desc=f"log p(x), K = {num_samples}", unit=" images", disable=not progress) as bar,
+    ):
+        q = vae.posterior(x)
+        for start in range(0, len(x), size):
+            if len(running) == 2 * workers:  # bounds the memory of the noise
+                results.append(running.popleft().result())
+            block = slice(start, start + size)
+            shape = (len(x[block]), num_samples, vae.latent_size)
+            noise = torch.randn(shape, generator=generator, device=x.device, dtype=vae.dtype)
+            running.append(pool.submit(estimate, block, noise))
+            bar.update(len(x[block]))
+        results += [future.result() for future in running]
+    return torch.cat(results)
 
 
 @torch.no_grad()

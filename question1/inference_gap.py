@@ -1,9 +1,9 @@
 r"""How far an approximate posterior is from the true one (question 3.10).
 
 For every q, :math:`\log p(x) - \mathrm{ELBO} = \mathrm{KL}(q \| p(z|x))`. With two latent dimensions log p(x) is an
-integral over a plane, which a grid gives to the last digits: then the divergence is known, not bounded. In any
-dimension the gap falls into two parts: what the best q of a family still lacks (approximation), and what the encoder's
-q lacks beside that one (amortisation).
+integral over a plane, which a grid computes to the last digits, so the divergence is known exactly. In any dimension
+the gap has two parts: that of the best q of a family (approximation gap), and what the encoder's q loses in addition
+(amortisation gap).
 
 Source: Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, section 3,
 https://arxiv.org/abs/1801.03558
@@ -18,9 +18,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from q1_solution import log_mean_exp
-from question1.autoencoder import LOGIT_SHIFT, VAE, Posterior, log_likelihood_logits, path_elbo
-from question1.decoding import Likelihood
-from solution import get_logdet, inverse, invertible_u, log_standard_normal
+from question1.autoencoder import VAE, Posterior, log_likelihood_logits, log_likelihood_of_draws, path_elbo
+from solution import get_logdet, inverse, log_standard_normal
 
 
 class Plane(NamedTuple):
@@ -44,9 +43,9 @@ def log_joint(vae: VAE, images: Tensor, points: Tensor, block: int = 4000) -> Te
     x = images.to(vae.dtype)
     for z in points.split(block):
         logits = vae.decode(z)
-        # The likelihood of a point's logits is linear in the image but for one term: one product serves all images.
-        of_all = x @ logits.T - F.softplus(logits, threshold=40).sum(-1)
-        parts.append(of_all + log_standard_normal(z).squeeze(-1))
+        # One matrix product gives the term that depends on the image, for all images.
+        log_px = x @ logits.T - F.softplus(logits, threshold=40).sum(-1)
+        parts.append(log_px + log_standard_normal(z).squeeze(-1))
     return torch.cat(parts, dim=1)
 
 
@@ -65,27 +64,24 @@ def bounds(
     """Lower bounds on log p(x) from draws of each image's own q.
 
     Args:
-        vae: The model, of which only the decoder counts.
+        vae: The model; only its decoder is used.
         images: 0 or 1, ``(N, 784)``.
         q: The posteriors of these images.
-        num_samples: Draws for each image.
+        num_samples: Draws per image.
         seed: Of the draws.
         rows: Latent vectors decoded at once.
 
     Returns:
-        The ELBO and its standard error over the draws, and the importance-sampling estimate with all of them, each
-        ``(N,)`` in nats.
+        The ELBO, its standard error over the draws, and the importance-sampling estimate, each ``(N,)`` in nats.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
-    per_block = max(1, rows // len(images))
-    log_px = Likelihood(vae.decoder, LOGIT_SHIFT, images.to(vae.dtype), per_block * len(images))
+    x = images.to(vae.dtype)
+    per_block = max(1, rows // len(x))
     log_weights = []
     for start in range(0, num_samples, per_block):
-        count = min(per_block, num_samples - start)
-        shape = (len(images), count, vae.latent_size)
-        noise = torch.randn(shape, generator=generator, device=images.device, dtype=vae.dtype)
-        z, log_ratio = q.weigh(noise)
-        log_weights.append(log_px(z) + log_ratio)
+        shape = (len(x), min(per_block, num_samples - start), vae.latent_size)
+        z, log_ratio = q.weigh(torch.randn(shape, generator=generator, device=x.device, dtype=vae.dtype))
+        log_weights.append(log_likelihood_of_draws(vae, x, z) + log_ratio)
     weights = torch.cat(log_weights, dim=1).double()
     return weights.mean(1), weights.std(1) / math.sqrt(num_samples), log_mean_exp(weights)
 
@@ -100,16 +96,16 @@ def fit(
     seed: int = 0,
     progress: bool = False,
 ) -> Posterior:
-    """The best q of a family for each image by itself, from the encoder's normal q on.
+    """Optimise the q of each image separately, starting from the encoder's normal q.
 
     Args:
         vae: The model, which is not changed.
         images: 0 or 1, ``(N, 784)``.
-        num_layers: Planar layers of q; none for a normal q.
-        steps: Updates of Adam with a one-cycle step size, all images side by side.
-        draws: Draws for each image in an update.
-        lr: Peak of the step size.
-        seed: Of the layers' first parameters and of the draws.
+        num_layers: Planar layers of q; 0 for a normal q.
+        steps: Updates of Adam with a one-cycle learning rate, all images in parallel.
+        draws: Draws per image and update.
+        lr: Peak of the learning rate.
+        seed: Of the layers' initial parameters and of the draws.
         progress: Show a progress bar.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
@@ -120,20 +116,14 @@ def fit(
     with torch.no_grad():
         mean, logvar, _ = vae.posterior(images)
     count, size = mean.shape
-    raw = [(small(count, size), small(count, size), small(count, 1)) for _ in range(num_layers)]
-    parameters = [p.clone().requires_grad_() for p in (mean, logvar, *(p for layer in raw for p in layer))]
-
-    def posterior() -> Posterior:
-        flat = parameters[2:]
-        layers = zip(flat[0::3], flat[1::3], flat[2::3], strict=True)
-        return Posterior(parameters[0], parameters[1], [(invertible_u(u, w), w, b) for u, w, b in layers])
-
+    layers = [small(count, width) for _ in range(num_layers) for width in (size, size, 1)]
+    parameters = [p.clone().requires_grad_() for p in (mean, logvar, *layers)]
     optimizer = torch.optim.Adam(parameters, lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), pct_start=0.1)
     x = images.unsqueeze(1)
     for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit=" updates", disable=not progress):
         noise = torch.randn(count, draws, size, generator=generator, device=images.device)
-        z, log_q = posterior().sample(noise)
+        z, log_q = Posterior.from_parameters(*parameters[:2], parameters[2:]).sample(noise)
         # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
         value = log_likelihood_logits(vae.decode(z), x) + log_standard_normal(z).squeeze(-1) - log_q
         gradients = torch.autograd.grad(-value.mean(1).sum(), parameters)
@@ -141,9 +131,8 @@ def fit(
             parameter.grad = gradient
         optimizer.step()
         scheduler.step()
-    with torch.no_grad():
-        q = posterior()
-    return Posterior(q.mean.detach(), q.logvar.detach(), [tuple(p.detach() for p in layer) for layer in q.layers])
+    mean, logvar, *layers = [parameter.detach() for parameter in parameters]
+    return Posterior.from_parameters(mean, logvar, layers)
 
 
 def fit_encoder(
@@ -157,23 +146,21 @@ def fit_encoder(
     seed: int = 0,
     progress: bool = False,
 ) -> VAE:
-    """An encoder with planar layers for the decoder of a model, which is not changed.
-
-    It is trained with the gradient along the path of the draw.
+    """Train an encoder with planar layers for the decoder of a model, with the path gradient.
 
     Args:
-        vae: The model. Where its encoder has the same layers, the new one begins as that one.
+        vae: The model, which is not changed. The new encoder starts from its encoder.
         images: Training images, 0 or 1, ``(N, 784)``.
         num_layers: Planar layers of the new encoder's posterior.
-        epochs: Passes over the images, with Adam and a one-cycle step size.
-        batch_size: Images in an update.
-        lr: Peak of the step size.
-        flow_scale: What its outputs for the layers are multiplied by; where it is small they change slowly.
+        epochs: Passes over the images, with Adam and a one-cycle learning rate.
+        batch_size: Images per update.
+        lr: Peak of the learning rate.
+        flow_scale: As for :class:`VAE`.
         seed: Of the new weights, the order of the images and the noise.
         progress: Show a progress bar.
 
     Returns:
-        A model of the new encoder and a copy of the decoder.
+        A model with the new encoder and a copy of the decoder.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -185,7 +172,7 @@ def fit_encoder(
     fitted.decoder.requires_grad_(requires_grad=False)
     with torch.no_grad():
         for new, old in zip(fitted.encoder.parameters(), vae.encoder.parameters(), strict=True):
-            new[: len(old)] = old  # the same mean and log-variance, and then a flow near the identity
+            new[: len(old)] = old  # the same mean and log-variance; the outputs for the flow follow
     optimizer = torch.optim.Adam(fitted.encoder.parameters(), lr, fused=True)
     updates = epochs * math.ceil(len(images) / batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, updates), pct_start=0.1)

@@ -1,4 +1,4 @@
-"""Pictures of question 1: training, the bound, what the latents carry, and images."""
+"""Figures of question 1: training, the bound, latent dimensions, images and posteriors."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from q1_solution import log_mean_exp
 from question1 import autoencoder, inference_gap
 
 THIRD = ((figures.WIDTH - 0.2) / 3, 2.0)
-MARKS = "osD^v"  # beside the colours, which grey does not tell apart
+MARKS = "osD^v"  # to tell the curves apart in greyscale
 
 
 def training(path: Path, settings: dict[str, Any], target: float | None = None) -> None:
-    """The ELBO over the epochs, of the training batches (dotted) and the validation set: mean and range over seeds.
+    """ELBO over the epochs, of the training batches (dotted) and the validation set: mean and range over seeds.
 
     Args:
         path: The picture.
-        settings: For each name, ``runs`` with their ``history``.
-        target: An ELBO in nats to draw as a dashed line, on an axis that reaches it.
+        settings: Name to ``runs``, each with its ``history``.
+        target: An ELBO in nats, drawn as a dashed line.
     """
     with figures.figure(path, size=(0.9 * figures.WIDTH, 2.6)) as (axes,):
         for (name, setting), colour, mark in zip(settings.items(), figures.COLOURS, MARKS, strict=False):
@@ -34,27 +34,28 @@ def training(path: Path, settings: dict[str, Any], target: float | None = None) 
                 label = f"{name}, {kind.split('_')[0]}"
                 axes.plot(epochs, curves.mean(0), line, color=colour, label=label, marker=mark, markevery=[-1], ms=4)
                 axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
-        last = min(run["history"][-1]["valid_elbo"] for setting in settings.values() for run in setting["runs"])
-        top = max(run["history"][-1]["train_elbo"] for setting in settings.values() for run in setting["runs"])
+        last = [run["history"][-1] for setting in settings.values() for run in setting["runs"]]
+        shown = [line[kind] for line in last for kind in ("train_elbo", "valid_elbo")]
         if target is not None:
-            asked_for = f"target, {target:g}".replace("-", "\N{MINUS SIGN}")
-            axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=asked_for)
-            last, top = min(last, target), max(top, target)
-        low, high = last - 0.25 * abs(last), top + 0.02 * abs(top)
-        axes.set(xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=(low, high))
+            label = f"target, {target:g}".replace("-", "\N{MINUS SIGN}")
+            axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=label)
+            shown.append(target)
+        low, high = min(shown), max(shown)
+        ylim = (low - 0.25 * abs(low), high + 0.02 * abs(high))
+        axes.set(xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=ylim)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def bound(path: Path, bounds: list[dict[str, Any]]) -> None:
-    k = [bound["k"] for bound in bounds]
+    """The estimated log-likelihood over the number of samples, with standard errors."""
+    k, mean, error = ([bound[key] for bound in bounds] for key in ("k", "mean", "standard_error"))
     with figures.figure(path) as (axes,):
-        axes.errorbar(
-            k, [b["mean"] for b in bounds], [b["standard_error"] for b in bounds], marker="o", ms=4, capsize=3
-        )
+        axes.errorbar(k, mean, error, marker="o", ms=4, capsize=3)
         axes.set(xscale="log", xlabel="samples $K$", ylabel=r"test $\log p(x)$ (nats)")
 
 
 def dimensions(path: Path, kl: list[float]) -> None:
+    """The KL divergence of each latent dimension, in the given order."""
     with figures.figure(path) as (axes,):
         axes.bar(range(1, len(kl) + 1), kl, width=1.0)
         axes.set(xlabel="latent dimension, sorted", ylabel="KL from the prior (nats)")
@@ -62,7 +63,7 @@ def dimensions(path: Path, kl: list[float]) -> None:
 
 @torch.no_grad()
 def images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
-    """Samples from the prior, reconstructions, and a walk between codes: pixel probabilities, not samples."""
+    """Samples from the prior, reconstructions and interpolations, all as pixel probabilities."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
 
@@ -79,7 +80,7 @@ def images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
 
 
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:
-    """The parts of the inference gap, family by family, for two latent dimensions and for all."""
+    """The two parts of the inference gap for each family, with two latent dimensions and with all."""
     with figures.figure(path, columns=2, size=THIRD) as columns:
         for axes, rows, title in zip(columns, (plane, full), ("two latent dimensions", "a hundred"), strict=True):
             bottom = np.zeros(len(rows))
@@ -96,14 +97,14 @@ def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[d
 
 
 def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """What the importance-sampling estimate misses of the quadrature's log p(x)."""
+    """How far the importance-sampling estimate is below log p(x) by quadrature."""
+    k = [row["k"] for row in rows]
+    mean, error = ([row["missing"][key] for row in rows] for key in ("mean", "standard_error"))
     with figures.figure(path, size=THIRD) as (axes,):
-        k, missing = [row["k"] for row in rows], [row["missing"] for row in rows]
-        axes.errorbar(k, [m["mean"] for m in missing], [m["standard_error"] for m in missing], marker="o", ms=4)
-        axes.set(
-            title="importance sampling", xscale="log", xlabel="samples $K$", ylabel="shortfall in $\\log p(x)$ (nats)"
-        )
-        figures.logarithmic(axes, [m["mean"] for m in missing])
+        axes.errorbar(k, mean, error, marker="o", ms=4)
+        axes.set(title="importance sampling", xscale="log", xlabel="samples $K$")
+        axes.set_ylabel("shortfall in $\\log p(x)$ (nats)")
+        figures.logarithmic(axes, mean)
 
 
 def contours(
@@ -113,67 +114,72 @@ def contours(
     posteriors: Sequence[dict[str, autoencoder.Posterior]],
     shares: Sequence[float] = (0.5, 0.95),
 ) -> None:
-    """True posteriors of images on the latent plane (grey), and approximate ones (lines) that hold as much mass."""
+    """True posteriors on the latent plane (grey) and approximate ones (lines), at levels that enclose these shares.
+
+    Args:
+        path: The picture.
+        model: A model with two latent dimensions.
+        images: One per panel, ``(N, 784)``.
+        posteriors: Name to posterior, for each image.
+        shares: Of the mass.
+    """
     with figures.figure(path, columns=len(images), size=(figures.WIDTH / len(images), 1.75)) as columns:
-        for axes, image, of_image in zip(columns, images, posteriors, strict=True):
+        for axes, image, approximations in zip(columns, images, posteriors, strict=True):
             grid = window(model, image)
             side = round(len(grid) ** 0.5)
             x, y = (grid[:, i].view(side, side).numpy() for i in range(2))
             truth = inference_gap.log_joint(model, image.unsqueeze(0), grid)[0].double()
             density = torch.exp(truth - truth.max())
-            # Pale, so that the lines of the others are seen on it.
-            axes.contourf(
-                x, y, density.view(side, side), levels=[*levels(density, shares), 1.01], colors=["0.9", "0.75"]
-            )
-            for (name, q), colour, dashes in zip(of_image.items(), figures.COLOURS, figures.DASHES, strict=False):
+            filled = [*levels(density, shares), 1.01]
+            axes.contourf(x, y, density.view(side, side), levels=filled, colors=["0.9", "0.75"])
+            for (name, q), colour, dashes in zip(approximations.items(), figures.COLOURS, figures.DASHES, strict=False):
                 density = torch.exp(inference_gap.log_density(q, grid))
                 look: dict[str, Any] = {"colors": colour, "linestyles": [dashes], "linewidths": 1.2}
                 axes.contour(x, y, density.view(side, side), levels=levels(density, shares), **look)
                 axes.plot([], [], dashes, color=colour, label=name)
-            axes.set_aspect("equal")
+            axes.set(aspect="equal", xlabel="$z_1$")
             axes.grid(visible=False)
             inset = axes.inset_axes((0.72, 0.72, 0.28, 0.28))
-            inset.imshow(1 - image.view(round(len(image) ** 0.5), -1), cmap="gray", vmin=0, vmax=1)
+            draw_tiles(inset, image.view(1, 1, -1))
+            inset.spines[:].set_visible(True)
             inset.set(xticks=[], yticks=[])
-            inset.grid(visible=False)
-            axes.set_xlabel("$z_1$")
         columns[0].set_ylabel("$z_2$")
         columns[0].fill([], [], color="0.75", label="true posterior")
         columns[0].figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
 def window(model: autoencoder.VAE, image: Tensor, cells: int = 240, margin: float = 0.4) -> Tensor:
-    """A square of the latent plane around what matters of an image's true posterior: points ``(cells², 2)``."""
-    everywhere = inference_gap.plane(cells=300)
-    log_joint = inference_gap.log_joint(model, image.unsqueeze(0), everywhere.points)[0]
-    matters = everywhere.points[log_joint > log_joint.max() - 8]
-    low, high = matters.min(0).values, matters.max(0).values
+    """A square of the latent plane around the bulk of an image's true posterior: points ``(cells², 2)``."""
+    points = inference_gap.plane(cells=300).points
+    log_joint = inference_gap.log_joint(model, image.unsqueeze(0), points)[0]
+    bulk = points[log_joint > log_joint.max() - 8]
+    low, high = bulk.min(0).values, bulk.max(0).values
     half, centre = (high - low).max() * (1 + margin) / 2, (high + low) / 2
     line = torch.linspace(-1, 1, cells) * half
     return torch.stack(torch.meshgrid(centre[0] + line, centre[1] + line, indexing="ij"), dim=-1).view(-1, 2)
 
 
 def levels(density: Tensor, shares: Sequence[float]) -> list[float]:
-    """The densities above which lie these shares of the mass, of a density on equal cells, in rising order."""
+    """The levels, in rising order, that enclose these shares of the mass of a density on cells of equal size."""
     ordered, _ = density.flatten().double().sort(descending=True)
     mass = ordered.cumsum(0) / ordered.sum()
     return sorted(ordered[int((mass < share).sum())].item() for share in shares)
 
 
 def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Indices ``(count,)`` of images that differ: of each cluster that k-means finds, the one nearest to its centre.
+    """Indices ``(count,)`` of different images: the nearest to the centre of each k-means cluster.
 
-    A data set may be ordered by what it shows; then its first images are all of one kind. No labels are needed.
+    The first images of a data set that is ordered by class would all be alike. No labels are needed.
 
     Args:
         images: Shape ``(N, D)``, N at least ``count``.
         count: Number of clusters.
-        seed: Of the centres to begin with.
+        seed: Of the initial centres.
     """
-    from sklearn.cluster import KMeans  # a second of imports that only this choice should pay
+    from sklearn.cluster import KMeans  # slow to import
     from sklearn.metrics import pairwise_distances_argmin
 
-    # A thousand, spread over the data set, show every kind as well as all of them would.
+    # A thousand images, spread over the data set, are enough.
     spread = torch.arange(0, len(images), max(1, len(images) // max(count, 1000)))
     pixels = images.cpu()[spread].float().numpy()
     clusters = KMeans(count, n_init=1, random_state=seed).fit(pixels)
@@ -181,7 +187,7 @@ def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
 
 
 def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
-    """Rows of as many square images each, ``(N, D)`` with values in [0, 1], dark ink on white, beside their names."""
+    """Draw rows of square images ``(N, D)``, 0 white and 1 black, each row with its name."""
     count = len(next(iter(rows.values())))
     side = min(0.5, (figures.WIDTH - 1.15) / count)  # of an image, in inches
     with figures.figure(path, size=(1.15 + side * count, 0.1 + side * len(rows))) as (axes,):
@@ -204,7 +210,7 @@ def draw_tiles(axes: Axes, images: Tensor, extent: tuple[float, float, float, fl
 
 
 def importance_weights(path: Path, log_weights: Tensor) -> None:
-    r"""The importance weights of one image: their logarithms, and what share of the sum the largest hold.
+    r"""Importance weights of one image: their logarithms, and the share of the sum that the largest have.
 
     Args:
         path: File of the picture.
@@ -229,15 +235,15 @@ def importance_weights(path: Path, log_weights: Tensor) -> None:
 
 @torch.no_grad()
 def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], codes: Tensor, steps: int = 11) -> None:
-    """What the decoder makes of a code when two of its dimensions move over the range of the data's codes.
+    """Decoded images of a code of which two dimensions vary over the range of the data's codes.
 
     Args:
         path: File of the picture.
         model: The model.
-        z: The code whose other dimensions stay, ``(L,)``.
-        pair: The dimensions that move, across and upwards.
-        codes: Codes of the data, ``(N, L)``: the left panel shows them.
-        steps: Images across and upwards.
+        z: The code, ``(L,)``.
+        pair: The dimensions that vary, horizontally and vertically.
+        codes: Codes of the data, ``(N, L)``, shown in the left panel.
+        steps: Images per row and column.
     """
     across, upwards = pair
     (left, right), (bottom, top) = (code_range(codes, dimension) for dimension in pair)
@@ -245,7 +251,7 @@ def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], cod
     plane[..., across] = torch.linspace(left, right, steps, device=z.device)
     plane[..., upwards] = torch.linspace(top, bottom, steps, device=z.device).unsqueeze(1)
     images = torch.sigmoid(model.decode(plane.flatten(0, 1))).view(steps, steps, -1)
-    # The middle of each image is where its code lies.
+    # The centre of each image is at its code.
     half_x, half_y = (0.5 * (high - low) / (steps - 1) for low, high in ((left, right), (bottom, top)))
     extent = (left - half_x, right + half_x, bottom - half_y, top + half_y)
     with figures.figure(path, columns=2, size=(figures.HALF, 3.0)) as (scatter, tiles):

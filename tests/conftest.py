@@ -13,20 +13,10 @@ import pytest
 from hypothesis import settings
 
 import data
-from question1 import decoding
 
 # Deadlines measure the machine, not the code; derandomised, a failure here is a failure everywhere.
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("project")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def choices_of_the_tests(tmp_path_factory):
-    """The libraries that tests choose in this process are not kept with those of the user's runs."""
-    folder = tmp_path_factory.mktemp("choices")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "choices_path", lambda: folder / "matrix_products.json")
-        yield
 
 
 @pytest.fixture(scope="session")

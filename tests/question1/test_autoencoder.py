@@ -73,6 +73,67 @@ def test_elbo_is_the_sum_of_the_graded_functions():
     torch.testing.assert_close(autoencoder.elbo(model, x, noise), expected)
 
 
+@given(
+    seed=st.integers(0, 100),
+    draws=st.integers(1, 9),
+    scale=st.floats(0.1, 9),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dtype):
+    torch.manual_seed(seed)
+    model = autoencoder.VAE(latent_size=3, image_size=20, width=8).to(dtype)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(scale)  # so that all of ELU and of the sigmoid is used
+    x, z = torch.randint(0, 2, (7, 20)).to(dtype), torch.randn(7, draws, 3, dtype=dtype)
+    found, copy_of_z = autoencoder.log_likelihood_of_draws(model, x, z), z.clone()
+    precision = 100 * torch.finfo(dtype).eps
+    atol = precision * 20 * (1 + model.decode(z).abs().max().item())  # the terms of a likelihood can cancel
+    expected = Bernoulli(logits=model.double().decode(z)).log_prob(x.double().unsqueeze(1)).sum(-1).to(dtype)
+    torch.testing.assert_close(found, expected.detach(), rtol=precision, atol=atol)
+    assert z.equal(copy_of_z)
+
+
+def test_logits_whose_exponential_overflows(small):
+    model, images = small
+    with torch.no_grad():
+        model.decoder[-1].weight *= 1e3
+    z = torch.randn(6, 5, 1)
+    expected = autoencoder.log_likelihood_logits(model.decode(z), images.unsqueeze(1)).detach()
+    assert model.decode(z).max() > 200
+    found = autoencoder.log_likelihood_of_draws(model, images.float(), z)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-2)
+
+
+def test_the_estimate_has_the_same_bits_for_any_number_of_threads():
+    torch.manual_seed(0)
+    model, images = autoencoder.VAE(latent_size=5, num_layers=2), torch.randint(0, 2, (50, 784), dtype=torch.uint8)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(autoencoder.log_likelihood(model, images, num_samples=30, rows=100))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found[0]) == 50 and found[0].equal(found[1]) and found[0].equal(found[2])
+
+
+def test_an_error_in_a_thread_ends_the_estimate(small, monkeypatch):
+    model, images = small
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(autoencoder, "log_likelihood_of_draws", fail)
+    threads = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        autoencoder.log_likelihood(model, images.repeat(100, 1), num_samples=1, rows=1)
+    assert len(calls) < 300 and torch.get_num_threads() == threads
+
+
 def test_importance_sampling_finds_the_likelihood(small):
     model, images = small
     estimate = autoencoder.log_likelihood(model, images, num_samples=2_000_000, rows=200_000)
@@ -123,9 +184,10 @@ def random_posterior(size: int, num_layers: int) -> autoencoder.VAE:
     return model
 
 
-def test_planar_posterior_is_the_density_of_its_draws():
+@pytest.mark.parametrize("num_layers", [0, 4])
+def test_log_q_is_the_density_of_the_draws(num_layers):
     """For one image: log q(z|x) against the density of z0 and autograd's Jacobian of the flow."""
-    model = random_posterior(3, num_layers=4).double()
+    model = random_posterior(3, num_layers).double()
     q = model.posterior(torch.ones(1, 12, dtype=torch.float64))
     noise = torch.randn(5, 3, dtype=torch.float64)
     z, log_q = q.sample(noise.unsqueeze(0))
@@ -158,8 +220,8 @@ def test_the_posteriors_of_some_of_the_images():
     q, some = random_posterior(2, num_layers=3).posterior(torch.rand(4, 12)), slice(1, 3)
     selected = q.select(some)
     assert selected.mean.equal(q.mean[some]) and selected.logvar.equal(q.logvar[some])
-    for of_some, of_all in zip(selected.layers, q.layers, strict=True):
-        assert all(a.equal(b[some]) for a, b in zip(of_some, of_all, strict=True))
+    for layer, layer_of_all in zip(selected.layers, q.layers, strict=True):
+        assert all(a.equal(b[some]) for a, b in zip(layer, layer_of_all, strict=True))
 
 
 def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
@@ -173,17 +235,6 @@ def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
     )
 
 
-def test_no_flows_is_the_normal_posterior():
-    torch.manual_seed(0)
-    model = autoencoder.VAE(latent_size=3, num_layers=0)
-    q = model.posterior(torch.rand(2, 784))
-    noise = torch.randn(2, 5, 3)
-    z, log_q = q.sample(noise)
-    torch.testing.assert_close(z, q.mean.unsqueeze(1) + torch.exp(q.logvar / 2).unsqueeze(1) * noise)
-    mean, logvar = (s.unsqueeze(1).expand(-1, 5, -1).reshape(10, 3) for s in q[:2])
-    torch.testing.assert_close(log_q.view(10), log_likelihood_normal(mean, logvar, z.view(10, 3)))
-
-
 def planar_posterior(count: int = 3, size: int = 2) -> autoencoder.Posterior:
     """A posterior in float64 with layers that bend."""
     generator = torch.Generator().manual_seed(5)
@@ -191,9 +242,8 @@ def planar_posterior(count: int = 3, size: int = 2) -> autoencoder.Posterior:
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    layers = [(draw(1, size), draw(1, size), draw(1, 1)) for _ in range(count)]
-    layers = [(autoencoder.invertible_u(u, w), w, b) for u, w, b in layers]
-    return autoencoder.Posterior(draw(1, size), 0.3 * draw(1, size), layers)
+    flat = [draw(1, width) for _ in range(count) for width in (size, size, 1)]
+    return autoencoder.Posterior.from_parameters(draw(1, size), 0.3 * draw(1, size), flat)
 
 
 def test_path_gradient_of_a_planar_posterior_is_the_density_s_slope_along_the_draw():
@@ -240,40 +290,14 @@ def test_bounds_of_one_draw_have_the_mean_and_the_mean_gradient_of_the_elbo(num_
         torch.testing.assert_close(gradient, gradients[0], rtol=0.05, atol=0.012)
 
 
-def test_the_weight_counts_the_divergence_alone():
-    torch.manual_seed(0)
-    x, noise = torch.randint(0, 2, (5, 6)), torch.randn(5, 2)
-    for num_layers in (0, 2):
-        model = autoencoder.VAE(latent_size=2, image_size=6, width=5, num_layers=num_layers)
-        z, _ = model.posterior(x.float()).sample(noise.unsqueeze(1))
-        likelihood = autoencoder.log_likelihood_logits(model.decode(z), x.float().unsqueeze(1)).squeeze(1)
-        for objective in (autoencoder.elbo, autoencoder.sampled_elbo, autoencoder.path_elbo):
-            none, half, whole = (objective(model, x, noise, weight=weight) for weight in (0.0, 0.5, 1.0))
-            torch.testing.assert_close(none, likelihood)
-            torch.testing.assert_close(half, (none + whole) / 2)
-
-
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=2), st.lists(st.floats(0.1, 5), min_size=2, max_size=2))
-def test_u_by_the_same_formula_everywhere_is_invertible_and_agrees_where_both_change_it(u, w):
-    u, w = torch.tensor([u], dtype=torch.float64), torch.tensor([w], dtype=torch.float64)
-    changed = autoencoder.always_invertible_u(u, w)
-    wu = (w * changed).sum().item()
-    assert wu == pytest.approx(math.log1p(math.exp((w * u).sum().item())) - 1, rel=1e-9, abs=1e-9)
-    if (w * u).sum() < -1:
-        torch.testing.assert_close(changed, autoencoder.invertible_u(u, w))
-
-
-@pytest.mark.parametrize("u_hat", ["needed", "everywhere"])
 @given(product=st.floats(-1e4, -1), seed=st.integers(0, 1000))
-def test_layers_of_a_posterior_are_invertible_as_computed(u_hat, product, seed):
+def test_layers_of_a_posterior_are_invertible_as_computed(product, seed):
     torch.manual_seed(seed)
-    invertible = autoencoder.VAE(3, 4, 5, u_hat=u_hat).invertible
     u, w = torch.randn(2, 100, 8)
-    u = u + (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)
-    u.requires_grad_()
-    changed = invertible(u, w)
+    u = (u + (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)).requires_grad_()
+    q = autoencoder.Posterior.from_parameters(w, w, [u, w, w[:, :1]])
+    changed = q.layers[0][0]
     assert ((w * changed).sum(-1) >= -1).all()
-    assert torch.equal(autoencoder.invertible_u(changed, w), changed)
     changed.sum().backward()
     assert u.grad.isfinite().all()
 

@@ -91,9 +91,8 @@ def test_a_model_in_double_precision():
 
 def test_density_of_a_planar_posterior_is_that_of_its_draws_and_integrates_to_one():
     torch.manual_seed(2)
-    layers = [(torch.randn(2, 2), torch.randn(2, 2), torch.randn(2, 1)) for _ in range(3)]
-    layers = [(autoencoder.invertible_u(u, w), w, b) for u, w, b in layers]
-    q = autoencoder.Posterior(torch.randn(2, 2), torch.zeros(2, 2), layers).select(slice(1, 2))
+    flat = [torch.randn(2, width) for _ in range(3) for width in (2, 2, 1)]
+    q = autoencoder.Posterior.from_parameters(torch.randn(2, 2), torch.zeros(2, 2), flat).select(slice(1, 2))
     z, log_q = q.sample(torch.randn(1, 50, 2))
     torch.testing.assert_close(inference_gap.log_density(q, z[0]).float(), log_q[0], rtol=1e-3, atol=1e-3)
     on = inference_gap.plane(14, 400)
