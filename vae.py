@@ -122,8 +122,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     images, valid = splits.train.to(device), splits.valid.to(device)
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
-    flow = {"num_layers": options.num_layers, "flow_scale": options.flow_scale}
-    vae = VAE(options.latent_size, images.shape[1], **flow).to(device)
+    vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers, flow_scale=options.flow_scale)
+    vae = vae.to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.learning_rate, fused=True)
     updates = math.ceil(len(images) / options.batch_size) * options.epochs
     scheduler = _scheduler(optimizer, options, updates)

@@ -180,7 +180,7 @@ def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
         generator.set_state(state.cpu())
         return
     print(f"the run changes its device to {generator.device}: random numbers start from a new seed", file=sys.stderr)
-    generator.manual_seed(zlib.crc32(state.cpu().numpy()))
+    generator.manual_seed(zlib.crc32(bytes(state.cpu())))
 
 
 def as_float16(network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -95,7 +95,7 @@ def fingerprint(*values: Any) -> str:
     for value in values:
         if isinstance(value, torch.Tensor):
             total.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
             total.update(repr(value).encode())
     return total.hexdigest()[:16]

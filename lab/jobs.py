@@ -70,9 +70,11 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()  # one process at a time writes to the screen
     tqdm.set_lock(lock)
-    waiting, idle, results = collections.deque(calls), [], {}
-    busy: dict[Connection, str] = {}  # the name of what each works on
-    processes: dict[Connection, Any] = {}
+    waiting = collections.deque(calls)
+    idle: list[Any] = []
+    results: dict[str, Any] = {}
+    busy: dict[Any, str] = {}  # the name of what each works on
+    processes: dict[Any, Any] = {}
     with Interruption("what the workers are at") as stop:
         try:
             for i in range(min(workers, len(calls))):
@@ -167,6 +169,7 @@ def _work(connection: Connection, threads: int | None, lock: Any) -> None:
             torch.set_num_threads(threads)
         while True:
             function, arguments = connection.recv()
+            answer: tuple[Any, Exception | None]
             try:
                 answer = function(*arguments), None
             except Exception as error:
@@ -236,8 +239,8 @@ def run_on_slurm(
     print(f"{len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}: scancel stops them", file=sys.stderr)
     failed = {}
     for name, job in tqdm(list(zip(calls, jobs, strict=True)), desc="slurm", unit=" runs"):
-        if error := job.exception():
-            failed[name] = f"{str(error).strip().splitlines()[-1]} (logs: {job.paths.folder})"
+        if failure := job.exception():
+            failed[name] = f"{str(failure).strip().splitlines()[-1]} (logs: {job.paths.folder})"
     return failed
 
 

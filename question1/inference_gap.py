@@ -123,7 +123,7 @@ def fit(
     x = images.unsqueeze(1)
     for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit=" updates", disable=not progress):
         noise = torch.randn(count, draws, size, generator=generator, device=images.device)
-        z, log_q = Posterior.from_parameters(*parameters[:2], parameters[2:]).sample(noise)
+        z, log_q = Posterior.from_parameters(parameters[0], parameters[1], parameters[2:]).sample(noise)
         # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
         value = log_likelihood_logits(vae.decode(z), x) + log_standard_normal(z).squeeze(-1) - log_q
         gradients = torch.autograd.grad(-value.mean(1).sum(), parameters)
