@@ -109,7 +109,7 @@ def colour_bar(axes: Sequence[Axes], label: str, **options: Any) -> Colorbar:
     An arrow at its top says that some values are higher.
     """
     images = [image for panel in axes for image in panel.images]
-    clipped = any(np.max(np.asarray(image.get_array())) > image.norm.vmax for image in images)
+    clipped = any(np.asarray(image.get_array()).max() > image.norm.vmax for image in images)
     options = {"extend": "max" if clipped else "neither", "aspect": 30, "pad": 0.02, **options}
     options.setdefault("ticks", MaxNLocator(5))  # a number that the bar's final size does not change
     bar = axes[0].figure.colorbar(images[-1], ax=axes, label=label, **options)

@@ -88,11 +88,11 @@ def run_in_processes(
                     connection = idle.pop()
                     busy[connection] = waiting.popleft()
                     _send(connection, (function, calls[busy[connection]]))
-                for connection in multiprocessing.connection.wait(busy, timeout=POLL_SECONDS):
-                    name = busy[connection]
-                    results[name] = _receive(connection, processes[connection], name)
-                    del busy[connection]
-                    idle.append(connection)
+                for ready in multiprocessing.connection.wait(busy, timeout=POLL_SECONDS):
+                    name = busy[ready]
+                    results[name] = _receive(ready, processes[ready], name)
+                    del busy[ready]
+                    idle.append(ready)
                     done(name)
         except ChildProcessError:
             for process in processes.values():
@@ -128,7 +128,7 @@ def _send(connection: Connection, call: Any) -> None:
         connection.send(call)
 
 
-def _receive(connection: Connection, process: Any, name: str) -> Any:
+def _receive(connection: Any, process: Any, name: str) -> Any:
     """The result of a call, or its error."""
     try:
         result, error = connection.recv()

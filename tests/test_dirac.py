@@ -167,17 +167,6 @@ def test_the_plain_game_contracts_algebraically_as_in_closed_form():
     assert distance[-200:].max() == pytest.approx(distance[:200].max(), rel=1e-4)
 
 
-@pytest.mark.slow
-def test_predicted_cycle_is_that_of_the_vector_field():
-    """A general solver's orbit, for small steps of the game."""
-    game = Game("W1", "GP", 0.1, generator_lr=0.01, critic_lr=0.01)
-    flow = lambda _, state: [float(x) for x in dirac_theory.field(game, state[0], 0.0, state[1])[::2]]  # noqa: E731
-    orbit = solve_ivp(flow, (0, 150), [0.5, 0.0], max_step=0.01)
-    amplitude = np.abs(orbit.y[1, orbit.t > 130]).max()
-    predicted = dirac_theory.predict(game, np.array([[0.5, 0.0, 0.0]]), 15_000)
-    assert predicted["amplitude"] == pytest.approx(amplitude, rel=0.005)
-
-
 def test_one_centred_penalty_ends_on_the_predicted_cycle():
     game = Game("W1", "GP", 0.1)
     theta, psi = torch.tensor([0.1, 3.0]), torch.tensor([[0.1, 0.1], [0.0, 0.0]])

@@ -147,26 +147,13 @@ def test_16_bits_keep_their_brightness(folder):
     assert np.abs(first_of(folder) - noise[..., None] / 257).max() < 1
 
 
-TURNED = [  # by EXIF's orientations 1 to 8: how the stored picture should be shown
-    lambda x: x,
-    lambda x: x[:, ::-1],
-    lambda x: x[::-1, ::-1],
-    lambda x: x[::-1],
-    lambda x: x.swapaxes(0, 1),
-    lambda x: np.rot90(x, -1),
-    lambda x: np.rot90(x, 2).swapaxes(0, 1),
-    lambda x: np.rot90(x),
-]
-
-
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_exif_says(folder, orientation, suffix):
+def test_images_are_turned_as_exif_says(folder, suffix):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90° clockwise
     Image.fromarray(pixels).save(folder / f"a.{suffix}", exif=exif, lossless=True)
-    assert np.array_equal(first_of(folder), TURNED[orientation - 1](pixels))
+    assert np.array_equal(first_of(folder), np.rot90(pixels, -1))
 
 
 def test_transparent_images_are_put_over_white(folder):
