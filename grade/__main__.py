@@ -1,0 +1,112 @@
+"""The command line: grade submissions, write the Gradescope package, write the hand-out."""
+
+import argparse
+import csv
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from grade import grading
+from grade.submission import group
+from grade.verdict import POINTS, PointsError, Report, Shares, read_points
+
+EXAMPLES = """examples:
+  python -m grade submissions/* --csv points.csv --jobs 4     a line for each submission
+  python -m grade alice.zip --json alice.json                 one submission
+  python -m grade --gradescope autograder.zip                 the package to upload
+  python -m grade --handout handout                           what students get"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; 0 where grading itself worked, whatever the points."""
+    parser = argparse.ArgumentParser("python -m grade", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("submissions", nargs="*", metavar="SUBMISSION", help="a folder, a .zip, or single files (those of one folder are one submission)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line of points for each submission")
+    parser.add_argument("--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them")
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="limit for each question (default: 60)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions graded side by side (default: 1)")
+    parser.add_argument("--gradescope", type=Path, metavar="FILE.zip", help="write the autograder's package")
+    parser.add_argument("--handout", type=Path, metavar="FOLDER", help="write what students get")
+    options = parser.parse_args(argv)
+    try:
+        return _do(options)
+    except (PointsError, OSError, ValueError) as error:
+        print(f"python -m grade: {error}", file=sys.stderr)
+        return 2
+
+
+def _do(options: argparse.Namespace) -> int:
+    if not (options.submissions or options.gradescope or options.handout):
+        raise ValueError("name a submission, --gradescope FILE.zip or --handout FOLDER; --help says more")
+    if not options.seconds > 0 or options.jobs < 1:
+        raise ValueError("--seconds and --jobs must be above 0")
+    points = read_points(options.points)
+    paths = [Path(name) for name in options.submissions]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise ValueError(f"there is no {', '.join(missing)}")
+    for out in (options.json, options.csv):
+        if out and not out.resolve().parent.is_dir():
+            raise ValueError(f"there is no folder {out.resolve().parent}")
+    if options.gradescope:
+        from grade import gradescope
+
+        print(gradescope.write_package(options.gradescope, points, options.points))
+    if options.handout:
+        from grade import handout
+
+        print(handout.write(options.handout, points))
+    if paths:
+        reports = grade_all(group(paths), points, options.seconds, options.jobs)
+        if options.json:
+            records = [report.as_json() for report in reports]
+            options.json.write_text(json.dumps(records[0] if len(records) == 1 else records, indent=1) + "\n", encoding="utf-8")
+        if options.csv:
+            write_csv(options.csv, reports)
+    return 0
+
+
+def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, jobs: int) -> list[Report]:
+    """Grade submissions, some side by side, and print each one's table as soon as those before it are printed."""
+    shown = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        if shown:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    reports = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for report, lines in pool.map(lambda paths: grading.grade(paths, points, seconds, progress), submissions):
+            progress("")
+            print(table(report, lines), flush=True)
+            reports.append(report)
+    return reports
+
+
+def table(report: Report, lines: Sequence[str] = ()) -> str:
+    """A report for people."""
+    rows = [f"{report.submission}: {report.total:g} of {report.max:g} points", *lines, ""]
+    for question in report.questions:
+        row = f"  {question.number}  {question.points:>5.4g} of {question.max:<4g} {question.verdict}"
+        rows += textwrap.wrap(row, 120, subsequent_indent=" " * 20) or [row]
+        texts = [question.hint] * bool(question.hint) + [f"note: {note}" for note in question.notes]
+        for text in texts:
+            rows += textwrap.wrap(text, 100, initial_indent=" " * 20, subsequent_indent=" " * 22)
+    return "\n".join([*rows, ""])
+
+
+def write_csv(path: Path, reports: Sequence[Report]) -> None:
+    """A line for each submission: its name, its total, and the points of each question."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["submission", "total", *(question.number for question in reports[0].questions)])
+        for report in reports:
+            writer.writerow([report.submission, report.total, *(question.points for question in report.questions)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
