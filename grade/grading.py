@@ -10,7 +10,7 @@ import torch
 from grade import question1, question2, question3
 from grade.question import Question
 from grade.sandbox import Sandbox
-from grade.submission import FILES, Source, Submission, SubmissionError, attempted, open_submission
+from grade.submission import FILES, Source, Submission, SubmissionError, idle, open_submission
 from grade.verdict import NOT_ATTEMPTED, Report, Shares, Verdict, combine
 
 
@@ -73,10 +73,9 @@ def _with(question: Question, source: Source, sandbox: Sandbox, points: Shares, 
         findings, notes = question.judge(answers.results, answers.reason, float(points["other_shape"]))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         return Verdict(question.number, 0.0, float(points[question.number]["points"]), "wrong", f"what came back cannot be read: {error}")
-    if not any(finding.score for finding in findings):
-        idle = [name for name in question.functions if not attempted(source, name)]
+    if not any(finding.score for finding in findings) and idle(source, question.functions):
         for finding in findings:
-            finding.attempted = finding.attempted and not idle
+            finding.attempted, finding.hint = False, ""
     if "it prints" in notes and answers.printed:
         notes[notes.index("it prints")] = f"it prints: {' '.join(answers.printed.split())[:60]}"
     verdict = combine(question.number, findings, points, [*source.notes, *answers.notes, *notes])

@@ -194,7 +194,7 @@ class Estimates:
 
     def __init__(self, check: str, repeats: int, samples: int | None, scale: float, leaves: bool = False) -> None:
         self.check, self.repeats, self.draws = check, repeats, samples or 1
-        self.groups = [scale * part for part in _gaussians(51, GROUPS, DIM)]
+        self.groups = [scale * width * _random(81 + n, GROUPS, DIM) for n, width in enumerate((1.0, 1.2, 1.0, 1.2))]
         arguments = [part.repeat(repeats, 1) for part in self.groups]
         if repeats == 0:  # a batch of one
             arguments = [part[:1] for part in self.groups]
@@ -307,8 +307,9 @@ def _judge_estimate(estimate: Estimates, result: Json, other_shape: float) -> Fi
     if len(table) > 1 and estimate.draws > 1 and (table.std(0) > 3 * spread).all() and _near(mean, right, table, spread * math.sqrt(estimate.draws)):
         return Finding("", 0, "num_samples is ignored: the estimates are as noisy as with one draw")
     if not _near(mean, right, table, spread):
-        known = (k for k in estimate.known if _near(mean, k.values[:groups], table, spread, 0.05))
-        hint = next((k.hint for k in known), "")
+        known = [k for k in estimate.known if _near(mean, k.values[:groups], table, spread, 0.05)]
+        nearest = min(known, key=lambda k: (mean - k.values[:groups]).abs().sum().item(), default=None)
+        hint = nearest.hint if nearest else ""
         far = ((mean - right).abs() / right.abs().clamp(min=0.1)).argmax()
         return Finding("", 0, hint or f"the mean of the estimates is {mean[far]:.4g} where the divergence is {right[far]:.4g}")
     if answer["shape"] != [rows]:

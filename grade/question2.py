@@ -73,10 +73,25 @@ def _metrics() -> Question:
 # --- penalties ---------------------------------------------------------------------------------------------------------
 
 
-def _critic(seed: int, size: int, hidden: int = 0) -> Json:
-    """A critic's parameters: linear, or with a hidden layer."""
-    spec = {"v": _random(seed, hidden or size) + 0.3, "bias": _random(seed + 1, 1)[0]}
-    return spec | ({"w": 2 * _random(seed + 2, size, hidden) / math.sqrt(size)} if hidden else {})
+def _linear(seed: int, size: int) -> Json:
+    """A linear critic's parameters."""
+    return {"v": _random(seed, size) + 0.3, "bias": _random(seed + 1, 1)[0]}
+
+
+def _bent(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Json]:
+    """Real and generated samples, and a quadratic critic whose slope tells where between them it is taken.
+
+    Each real sample lies in one direction from its generated one. The slope changes along that direction, and
+    more so beside it, where epsilons of their own for each component lead.
+    """
+    size = math.prod(shape[1:])
+    direction = torch.nn.functional.normalize(_random(seed, size).sign() + 0.3 * _random(seed + 1, size), dim=0)
+    noise = 0.25 / math.sqrt(size)
+    q = noise * _random(seed + 2, shape[0], size) + 0.4 * direction
+    p = q + 2 * direction + noise * _random(seed + 3, shape[0], size)
+    along = torch.outer(direction, direction)
+    critic = {"m": 1.5 * along + 5 * (torch.eye(size) - along), "v": -0.5 * direction, "bias": torch.tensor(0.3)}
+    return p.reshape(shape), q.reshape(shape), critic
 
 
 def exact_critic(spec: Json) -> Critic:
@@ -92,10 +107,11 @@ def _slopes(critic: Critic, x: Tensor) -> Tensor:
 class Penalty:
     """What a penalty of one kind should be, for one critic and batch of real and generated samples."""
 
-    def __init__(self, name: str, check: str, shape: tuple[int, ...], hidden: int, seed: int, repeats: int, backward: bool = False) -> None:
+    def __init__(self, name: str, check: str, shape: tuple[int, ...], seed: int, repeats: int, backward: bool = False) -> None:
         self.name, self.check = f"{name}", check
-        p, q = _random(seed, *shape), _random(seed + 1, *shape) + 0.5
-        spec = _critic(seed + 2, p[0].numel(), hidden)
+        p, q, spec = _bent(seed, shape)
+        if backward and name == "ogp":
+            spec = _linear(seed, shape[1])  # whose penalty and gradient do not depend on epsilon
         self.cases: list[Json] = [
             {"function": name, "critic": spec, "p": p, "q": q, "repeats": repeats, "backward": backward, "leaves": leaves}
             for leaves in (True, False)  # public tests pass samples that require a gradient already; training does not
@@ -186,10 +202,10 @@ def _penalties() -> Question:
     for name, seed in (("ogp", 220), ("r1gp", 240)):
         many = 24 if name == "ogp" else 1
         penalties += [
-            Penalty(name, f"{name} of vectors", (64, 3), 6, seed, many),
-            Penalty(name, f"{name} of vectors", (1, 2), 4, seed + 3, 400 if name == "ogp" else 1),
-            Penalty(name, f"{name} of images", (32, 3, 4, 5), 6, seed + 6, many),
-            Penalty(name, f"{name}'s gradient", (8, 3), 0 if name == "ogp" else 4, seed + 9, 1, backward=True),
+            Penalty(name, f"{name} of vectors", (64, 3), seed, many),
+            Penalty(name, f"{name} of vectors", (1, 2), seed + 4, 200 if name == "ogp" else 1),
+            Penalty(name, f"{name} of images", (32, 3, 4, 5), seed + 8, many),
+            Penalty(name, f"{name}'s gradient", (8, 3), seed + 12, 1, backward=True),
         ]
 
     def judge(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
@@ -222,24 +238,24 @@ def _judge_penalty(penalty: Penalty, result: Json | None, reason: str) -> Findin
     if failed or result is None:
         return failed or Finding("", 0, reason)
     answers = result["values"]
-    for answer in answers[:1]:
+    for answer in answers:
         if "tensor" not in answer or math.prod(answer["shape"]) != 1:
             return compare(answer, penalty.right.detach())
     values = torch.tensor([answer["tensor"][0] for answer in answers], dtype=torch.float64)
     if penalty.gradients:
         return _judge_gradient(penalty, result["grads"][0], values[0])
-    right = penalty.right.detach()
-    mean, error = values.mean(), penalty.spread
-    if len(values) > 1 and values.std() > 1e-6 * right.abs():
+    right, mean, error = penalty.right.detach(), values.mean(), penalty.spread
+    varies = len(values) > 1 and bool(values.std() > 1e-6 * right.abs())
+    if varies:
         error = values.std() / math.sqrt(len(values))
-
-    def near(target: Tensor, slack: float) -> bool:
-        return bool((mean - target).abs() <= SIGMAS * error + slack * target.abs() + 1e-6)
-
-    if near(right, 1e-3):
+    distances = sorted(((mean - known.values).abs().item(), number) for number, known in enumerate(penalty.known))
+    nearest = penalty.known[distances[0][1]]
+    # Without a draw, or with a seed inside, the estimate may be far off; but not where it is a known wrong answer.
+    exact = not varies and close(mean.reshape(1), nearest.values.reshape(1)) and not close(nearest.values.reshape(1), right.reshape(1))
+    if (mean - right).abs() <= SIGMAS * error + 1e-3 * right.abs() + 1e-6 and not exact:
         return Finding("", 1)
-    hint = next((known.hint for known in penalty.known if near(known.values, 5e-3 if penalty.name == "ogp" else 1e-3)), "")
-    return Finding("", 0, hint or wrong(mean.reshape(()), right, []))
+    known = distances[0][0] <= SIGMAS * error + 5e-3 * nearest.values.abs()
+    return Finding("", 0, nearest.hint if known else wrong(mean.reshape(()), right, []))
 
 
 def _judge_gradient(penalty: Penalty, grads: list[Json], value: Tensor) -> Finding:
@@ -259,7 +275,7 @@ def _judge_gradient(penalty: Penalty, grads: list[Json], value: Tensor) -> Findi
 
 def _losses() -> Question:
     trials = []
-    spec = _critic(260, 2)
+    spec = _linear(260, 2)
     spec["v"] = 1.7 * spec["v"] / spec["v"].norm()  # linear, of slope 1.7: the same penalty wherever epsilon falls
     p, q = _random(263, 6, 2), _random(264, 6, 2) + 0.7
     critic = exact_critic(spec)

@@ -45,16 +45,19 @@ def decode(value: Any) -> Any:
 
 
 class Critic(nn.Module):
-    """A critic of samples ``(N, *)``, of values ``(N,)``: linear, or with a hidden layer of tanh."""
+    """A critic of samples ``(N, *)``, of values ``(N,)``: linear, with a hidden layer of tanh, or quadratic."""
 
     def __init__(self, spec: Json) -> None:
         super().__init__()
         self.v = nn.Parameter(spec["v"].clone())
         self.bias = nn.Parameter(spec["bias"].clone())
-        self.w = nn.Parameter(spec["w"].clone()) if "w" in spec else None
+        self.w = nn.Parameter(spec["w"].clone()) if "w" in spec else None  # of the hidden layer
+        self.m = nn.Parameter(spec["m"].clone()) if "m" in spec else None  # of the quadratic form
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+        if self.m is not None:
+            return 0.5 * ((x @ self.m) * x).sum(1) + x @ self.v + self.bias
         return (x if self.w is None else torch.tanh(x @ self.w)) @ self.v + self.bias
 
 

@@ -189,15 +189,19 @@ def _leave_out(source: Source, error: SyntaxError) -> None:
     source.text = "\n".join(lines)
 
 
-def attempted(source: Source, name: str) -> bool:
-    """Whether a function, or a method ``Class.name``, does more than nothing: ``pass``, ``return``, not implemented."""
-    nodes: list[ast.stmt] = source.tree.body
-    for part in name.split("."):
+def idle(source: Source, names: tuple[str, ...]) -> bool:
+    """Whether all of the functions, or methods ``Class.name``, that are there do nothing."""
+    bodies = [body for name in names if (body := _body(source.tree.body, name.split("."))) is not None]
+    return bool(bodies) and all(_idle(node) for body in bodies for node in body)
+
+
+def _body(nodes: list[ast.stmt], path: list[str]) -> list[ast.stmt] | None:
+    for part in path:
         found = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == part]
         if not found:
-            return True
+            return None
         nodes = found[-1].body
-    return not all(_idle(node) for node in nodes)
+    return nodes
 
 
 def _idle(node: ast.stmt) -> bool:

@@ -73,8 +73,11 @@ class Game:
             return {c: Finding(c, 0, "no optimiser takes a step", not silent) for c in CHECKS}
         judges = (self._critic, self._fresh, self._generator, self._average)
         findings = {check: judge(steps) for check, judge in zip(CHECKS, judges, strict=True)}
-        if self.alpha is None and findings[CHECKS[-1]].score:
-            del findings[CHECKS[-1]]  # whoever never averages leaves the average alone here too
+        # What nobody can get wrong in this game does not count.
+        if self.alpha is None and findings["moving average"].score:
+            del findings["moving average"]
+        if self.inner == 1:
+            del findings["fresh batches"]
         return findings
 
     # --- the critic ---
@@ -231,7 +234,7 @@ def _split(events: list[Json]) -> list[list[Json]]:
         elif kind == "fake":
             fakes.append(event["index"])
         elif kind in ("critic", "generator"):
-            event |= {"reals": reals[-12:][::-1], "fakes": fakes[-12:][::-1], "earlier": earlier.get(kind)}
+            event |= {"reals": reals[-6:][::-1], "fakes": fakes[-6:][::-1], "earlier": earlier.get(kind)}
             earlier[kind] = event
         steps[-1].append(event)
         if kind == "end":

@@ -104,7 +104,7 @@ def combine(number: str, findings: Sequence[Finding], points: Shares, notes: Seq
     if share > 1 - 1e-9:
         return Verdict(number, most, most, "right", "", list(notes))
     if not any(finding.attempted for finding in findings):
-        return Verdict(number, 0.0, most, NOT_ATTEMPTED, hint or "nothing is returned, or it is marked as not implemented", list(notes))
+        return Verdict(number, 0.0, most, NOT_ATTEMPTED, hint or "the function does nothing yet", list(notes))
     if share == 0:
         return Verdict(number, 0.0, most, "wrong", hint, list(notes))
     right = [finding.check for finding in findings if finding.score == 1]
