@@ -85,16 +85,11 @@ class Game:
     def _critic(self, steps: list[list[Json]]) -> Finding:
         check = "critic's updates"
         counts = {sum(event["event"] == "critic" for event in step) for step in steps}
+        hints = [self._critic_hint(event) for step in steps for event in step if event["event"] == "critic"]
         if counts != {self.inner}:
             return Finding(check, 0, _count("critic", counts, self.inner))
-        hints = []
-        for step in steps:
-            for event in (event for event in step if event["event"] == "critic"):
-                hint = self._critic_hint(event)
-                if hint:
-                    hints.append(hint)
-        if hints:
-            return Finding(check, 0, hints[0])
+        if any(hints):
+            return Finding(check, 0, next(filter(None, hints)))
         if any(_position(step, "generator") < _position(step, "critic") for step in steps):
             return Finding(check, 0, "the generator is updated before the critic's loop")
         return Finding(check, 1)
@@ -144,9 +139,8 @@ class Game:
         used = [[event.get("used") for event in step if event["event"] == "critic"] for step in steps]
         drawn = [sum(event["event"] == "real" for event in step) for step in steps]
         known = [pair for step in used for pair in step if pair]
-        if not known:
-            few = any(count < self.inner for count in drawn)
-            return Finding(check, 0, "fewer real batches are drawn than the critic has updates" if few else "no update of the critic can be told")
+        if not known and any(count < self.inner for count in drawn):
+            return Finding(check, 0, "fewer real batches are drawn than the critic has updates")
         for position, name in ((0, "real"), (1, "generated")):
             indices = [pair[position] for pair in known]
             if len(set(indices)) < len(indices):
