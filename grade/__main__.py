@@ -5,9 +5,11 @@ import csv
 import json
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from grade import grading
 from grade.submission import group
@@ -20,22 +22,37 @@ EXAMPLES = """examples:
   python -m grade --handout handout                           what students get"""
 
 
+class OneLine(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    made = OneLine(
+        "python -m grade", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "submissions", nargs="*", type=Path, metavar="SUBMISSION", help="a folder, a .zip, or files: those of one folder are one submission"
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    made.add_argument("--csv", type=Path, metavar="FILE", help="write a line of points for each submission")
+    made.add_argument("--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them")
+    made.add_argument("--seconds", type=float, default=60.0, metavar="N", help="limit for each question (default: 60)")
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions graded side by side (default: 1)")
+    made.add_argument("--gradescope", type=Path, metavar="FILE.zip", help="write the autograder's package")
+    made.add_argument("--handout", type=Path, metavar="FOLDER", help="write what students get")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks; 0 where grading itself worked, whatever the points."""
-    parser = argparse.ArgumentParser("python -m grade", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("submissions", nargs="*", metavar="SUBMISSION", help="a folder, a .zip, or single files (those of one folder are one submission)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line of points for each submission")
-    parser.add_argument("--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="limit for each question (default: 60)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions graded side by side (default: 1)")
-    parser.add_argument("--gradescope", type=Path, metavar="FILE.zip", help="write the autograder's package")
-    parser.add_argument("--handout", type=Path, metavar="FOLDER", help="write what students get")
-    options = parser.parse_args(argv)
     try:
-        return _do(options)
+        return _do(parser().parse_args(argv))
     except (PointsError, OSError, ValueError) as error:
-        print(f"python -m grade: {error}", file=sys.stderr)
+        print(f"python -m grade: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
@@ -45,7 +62,7 @@ def _do(options: argparse.Namespace) -> int:
     if not options.seconds > 0 or options.jobs < 1:
         raise ValueError("--seconds and --jobs must be above 0")
     points = read_points(options.points)
-    paths = [Path(name) for name in options.submissions]
+    paths = options.submissions
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise ValueError(f"there is no {', '.join(missing)}")
@@ -78,9 +95,16 @@ def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, job
         if shown:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
+    def one(paths: list[Path]) -> tuple[Report, list[str]]:
+        try:
+            return grading.grade(paths, points, seconds, progress)
+        except Exception as error:  # the others are graded all the same
+            traceback.print_exc()
+            return grading.nothing(paths, points, f"the grader itself failed: {error}"), []
+
     reports = []
     with ThreadPoolExecutor(jobs) as pool:
-        for report, lines in pool.map(lambda paths: grading.grade(paths, points, seconds, progress), submissions):
+        for report, lines in pool.map(one, submissions):
             progress("")
             print(table(report, lines), flush=True)
             reports.append(report)

@@ -25,12 +25,12 @@ def grade(
 ) -> tuple[Report, list[str]]:
     """Grade a submission: its report, and lines on what was not found."""
     torch.set_num_threads(1)
-    name = paths[0].resolve().name if len(paths) == 1 else paths[0].resolve().parent.name
+    name = _label(paths)
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as folder:
         try:
             submission = open_submission(list(paths), Path(folder))
         except (SubmissionError, OSError) as error:
-            return Report(name, [_nothing(question, points, str(error)) for question in questions()]), [str(error)]
+            return nothing(paths, points, str(error)), [str(error)]
         missing = [f"{file}.py" for file in FILES if file not in submission.sources]
         lines = [f"not found: {', '.join(missing)}"] if missing else []
         sandbox = Sandbox(submission, Path(folder), seconds)
@@ -38,27 +38,36 @@ def grade(
             verdicts = []
             for question in questions():
                 progress(f"{name}: question {question.number}")
-                verdicts.append(_verdict(question, submission, sandbox, points))
+                verdicts.append(verdict(question, submission, sandbox, points))
         finally:
             sandbox.close()
     return Report(name, verdicts), lines
+
+
+def nothing(paths: Sequence[Path], points: Shares, hint: str) -> Report:
+    """The report on a submission that cannot be graded."""
+    return Report(_label(paths), [_nothing(question, points, hint) for question in questions()])
+
+
+def _label(paths: Sequence[Path]) -> str:
+    return paths[0].resolve().name if len(paths) == 1 else paths[0].resolve().parent.name
 
 
 def _nothing(question: Question, points: Shares, hint: str) -> Verdict:
     return Verdict(question.number, 0.0, float(points[question.number]["points"]), "missing", hint)
 
 
-def _verdict(question: Question, submission: Submission, sandbox: Sandbox, points: Shares) -> Verdict:
+def verdict(question: Question, submission: Submission, sandbox: Sandbox, points: Shares) -> Verdict:
     source = submission.sources.get(question.file)
     if source is None:
         return _nothing(question, points, f"there is no {question.file}.py")
-    broken = [f"{why}, in {name}" for name, why in source.broken.items() if name in question.functions]
+    broken = [why for name, why in source.broken.items() if name in question.functions]
     best: Verdict | None = None
     for stand_in in (None, *question.stand_ins):
-        verdict = _with(question, source, sandbox, points, stand_in)
-        if best is None or verdict.points > best.points or (verdict.points == best.points == 0 and best.verdict != NOT_ATTEMPTED):
-            best = verdict
-        if verdict.points == verdict.max or verdict.verdict in (NOT_ATTEMPTED, "missing") or "no answer within" in verdict.hint:
+        found = _with(question, source, sandbox, points, stand_in)
+        if best is None or found.points > best.points or (found.points == best.points == 0 and best.verdict != NOT_ATTEMPTED):
+            best = found
+        if found.points == found.max or found.verdict in (NOT_ATTEMPTED, "missing") or "no answer within" in found.hint:
             break
     assert best
     if broken and best.points < best.max:

@@ -34,9 +34,8 @@ class Source:
 
 @dataclass
 class Submission:
-    """The graded files that were found, by their proper names, and notes on the search."""
+    """The graded files that were found, by their proper names."""
 
-    name: str
     sources: dict[str, Source]
     neighbours: dict[str, dict[str, Path]]  # for each graded file, other Python files that it may import
 
@@ -80,8 +79,7 @@ def open_submission(paths: list[Path], scratch: Path) -> Submission:
         neighbours[name] = {
             str(other.name if root is None else other.relative_to(path.parent)): other for other in beside if other != path
         }
-    label = first.name if root is not None else (first.resolve().parent.name or first.name)
-    return Submission(label or str(first.resolve().name), sources, neighbours)
+    return Submission(sources, neighbours)
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
@@ -140,22 +138,19 @@ def read(path: Path) -> Source:
     else:
         text = data.decode("latin-1")
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    text = re.sub(r"^([ \t]*#.*coding[:=].*)$", "#", text, count=1) if text.startswith("#") else text
+    text = re.sub(r"\A((?:#.*\n)?)[ \t]*#.*coding[:=].*", r"\1#", text)  # it is UTF-8 from here on
     source = Source(path, text if text.endswith("\n") else text + "\n")
-    if not _parses(source.text):
+    if _fault(source.text):
         cleaned = re.sub(r"^([ \t]*)([%!?].*)$", r"\1pass  # \2", source.text, flags=re.MULTILINE)
         if cleaned != source.text:
             source.notes.append("notebook commands (% or !) are left out")
             source.text = cleaned
-    while (error := _parses(source.text)) and len(source.broken) < 20:
-        _leave_out(source, error)
-    if error:
-        source.text = "\n"
-        source.notes.append(f"{path.name} is not Python: {error.msg}")
+    if _fault(source.text):
+        _salvage(source)
     return source
 
 
-def _parses(text: str) -> SyntaxError | None:
+def _fault(text: str) -> SyntaxError | None:
     try:
         compile(text, "file", "exec")
     except SyntaxError as error:
@@ -165,28 +160,31 @@ def _parses(text: str) -> SyntaxError | None:
     return None
 
 
-def _leave_out(source: Source, error: SyntaxError) -> None:
-    """Blank the definition that the error lies in, from one line that begins in the first column to the next."""
+def _salvage(source: Source) -> None:
+    """Keep the statements that are Python, one by one; a statement begins in the first column."""
     lines = source.text.split("\n")
-    line = min(max(error.lineno or 1, 1), len(lines))
-    begins = re.compile(r"(@|def |class |async |import |from |if |for |while |try|with |[A-Za-z_][\w.]* *=)")
-    first = next((i for i in range(line - 1, -1, -1) if begins.match(lines[i])), 0)
-    if first == line - 1 and not re.match(r"(def |class |@|async )", lines[first]) and first:
-        # An unclosed bracket shows at the next line that begins a statement.
-        earlier = next((i for i in range(first - 1, -1, -1) if begins.match(lines[i])), 0)
-        if not _parses("\n".join(lines[:first])):
-            earlier = first
-        first = earlier
-    elif first == line - 1 and _parses("\n".join(lines[:first])):
-        first = next((i for i in range(first - 1, -1, -1) if begins.match(lines[i])), 0)
-    last = next((i for i in range(first + 1, len(lines)) if begins.match(lines[i])), len(lines))
-    if match := re.match(r"(?:async )?(?:def|class)\s+(\w+)", lines[first]):
-        source.broken[match[1]] = f"line {line} is not Python: {error.msg}"
-    else:
-        source.broken[f"line {first + 1}"] = f"line {line} is not Python: {error.msg}"
-    source.notes.append(f"line {line} is not Python ({error.msg}): what it stands in is left out")
-    lines[first:last] = [""] * (last - first)
+    goes_on = re.compile(r"[\s#)\]}]|(else|elif|except|finally)\b|$")
+    starts = [number for number, line in enumerate(lines) if not goes_on.match(line)] + [len(lines)]
+    number = 0
+    while number < len(starts) - 1:
+        first = starts[number]
+        # A decorator, or a string over several lines, is whole only with what follows.
+        ends = starts[number + 1 : number + 31]
+        length = next((n for n, end in enumerate(ends, 1) if not _fault("\n".join(lines[first:end]))), 0)
+        if not length:
+            error = _fault("\n".join(lines[first : ends[0]]))
+            assert error
+            line = first + (error.lineno or 1)
+            name = re.match(r"(?:async )?(?:def|class)\s+(\w+)", lines[first])
+            source.broken[name[1] if name else f"line {line}"] = f"line {line} is not Python ({error.msg})"
+            lines[first : ends[0]] = [""] * (ends[0] - first)
+        number += length or 1
+    whys = list(source.broken.values())
+    more = f" and {len(whys) - 1} more" if len(whys) > 1 else ""
+    source.notes.append(f"{whys[0] if whys else 'the file is not Python'}{more}: what it stands in is left out")
     source.text = "\n".join(lines)
+    if _fault(source.text):
+        source.text = "\n"
 
 
 def idle(source: Source, names: tuple[str, ...]) -> bool:

@@ -78,6 +78,9 @@ def parse_python(words: list[str]) -> None:
         request, planned, *_ = run_exp.parse(arguments)
         assert planned or request.list or request.summary
         return None
+    if name == "grade":
+        importlib.import_module("grade.__main__").parser().parse_args(arguments)
+        return None
     if name == "experiments":
         options = command_line.parse(Options, "", [each.replace("NAME", "vae") for each in arguments])
         assert set(options.only) <= set(EXPERIMENTS)
