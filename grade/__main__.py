@@ -35,11 +35,17 @@ def parser() -> argparse.ArgumentParser:
         "python -m grade", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument(
-        "submissions", nargs="*", type=Path, metavar="SUBMISSION", help="a folder, a .zip, or files: those of one folder are one submission"
+        "submissions",
+        nargs="*",
+        type=Path,
+        metavar="SUBMISSION",
+        help="a folder, a .zip, or files: those of one folder are one submission",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     made.add_argument("--csv", type=Path, metavar="FILE", help="write a line of points for each submission")
-    made.add_argument("--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them")
+    made.add_argument(
+        "--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them"
+    )
     made.add_argument("--seconds", type=float, default=60.0, metavar="N", help="limit for each question (default: 60)")
     made.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions graded side by side (default: 1)")
     made.add_argument("--gradescope", type=Path, metavar="FILE.zip", help="write the autograder's package")
@@ -81,7 +87,9 @@ def _do(options: argparse.Namespace) -> int:
         reports = grade_all(group(paths), points, options.seconds, options.jobs)
         if options.json:
             records = [report.as_json() for report in reports]
-            options.json.write_text(json.dumps(records[0] if len(records) == 1 else records, indent=1) + "\n", encoding="utf-8")
+            options.json.write_text(
+                json.dumps(records[0] if len(records) == 1 else records, indent=1) + "\n", encoding="utf-8"
+            )
         if options.csv:
             write_csv(options.csv, reports)
     return 0

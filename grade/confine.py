@@ -16,6 +16,7 @@ LARGEST_FILE = 64 << 20  # bytes
 CHANGES = {
     "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "os.utime",
 }  # fmt: skip
+SIGNALS = 6  # the version of Landlock from which on it holds back signals
 PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
 
 
@@ -36,7 +37,7 @@ def limit(seconds: float) -> None:
 
 def confine(work: Path, project: Path) -> None:
     """Allow writing in ``work`` alone, and no reading of the project's code."""
-    by_kernel = _landlock([work, Path("/dev")])
+    kernel = _landlock([work, Path("/dev")])
     writable, hidden = str(work) + os.sep, str(project) + os.sep
 
     def absolute(path: Any) -> str:
@@ -54,9 +55,9 @@ def confine(work: Path, project: Path) -> None:
             for path in arguments[:2]:
                 if isinstance(path, (str, bytes)) and not (absolute(path) + os.sep).startswith(writable):
                     raise PermissionError(f"a submission may not change {absolute(path)}")
-        elif event in ("os.kill", "os.killpg") and arguments[0] not in (0, os.getpid()):
+        elif event in ("os.kill", "os.killpg") and kernel < SIGNALS and arguments[0] not in (0, os.getpid()):
             raise PermissionError("a submission may not end other processes")
-        elif event in PROGRAMS and not by_kernel:
+        elif event in PROGRAMS and not kernel:
             raise PermissionError("a submission may not start programs")
 
     sys.addaudithook(check)
@@ -72,25 +73,28 @@ class _Beneath(ctypes.Structure):
     _fields_ = [("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32)]
 
 
-def _landlock(folders: list[Path]) -> bool:
-    """Let the kernel refuse every write outside of folders, and signals to other processes; False where it cannot.
+def _landlock(folders: list[Path]) -> int:
+    """Let the kernel refuse every write outside of folders, and signals to other processes.
+
+    Returns:
+        Landlock's version, 0 where there is none.
 
     Source: https://docs.kernel.org/userspace-api/landlock.html
     """
     if not sys.platform.startswith("linux"):
-        return False
+        return 0
     create, add, restrict = 444, 445, 446  # the numbers of the system calls, the same on every processor
     call = ctypes.CDLL(None, use_errno=True).syscall
     version = call(create, None, ctypes.c_size_t(0), 1)
     if version < 1:
-        return False
+        return 0
     # Writing, removing, making; from version 2 moving between folders, from 3 truncating.
     access = 1 << 1 | sum(1 << bit for bit in range(4, 13)) | (version >= 2) << 13 | (version >= 3) << 14
-    ruleset = _Ruleset(access, 0, 2 if version >= 6 else 0)
-    size = 24 if version >= 6 else 8
+    ruleset = _Ruleset(access, 0, 2 if version >= SIGNALS else 0)
+    size = 24 if version >= SIGNALS else 8
     descriptor = call(create, ctypes.byref(ruleset), ctypes.c_size_t(size), 0)
     if descriptor < 0:
-        return False
+        return 0
     for folder in folders:
         opened = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY))
         rule = _Beneath(access, opened)
@@ -99,4 +103,4 @@ def _landlock(folders: list[Path]) -> bool:
     no_new_privileges = ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0
     held = no_new_privileges and call(restrict, descriptor, 0) == 0
     os.close(descriptor)
-    return held
+    return version if held else 0

@@ -65,7 +65,11 @@ def verdict(question: Question, submission: Submission, sandbox: Sandbox, points
     best: Verdict | None = None
     for stand_in in (None, *question.stand_ins):
         found = _with(question, source, sandbox, points, stand_in)
-        if best is None or found.points > best.points or (found.points == best.points == 0 and best.verdict != NOT_ATTEMPTED):
+        if (
+            best is None
+            or found.points > best.points
+            or (found.points == best.points == 0 and best.verdict != NOT_ATTEMPTED)
+        ):
             best = found
         if found.points == found.max or found.verdict in (NOT_ATTEMPTED, "missing") or "no answer within" in found.hint:
             break
@@ -81,7 +85,13 @@ def _with(question: Question, source: Source, sandbox: Sandbox, points: Shares, 
     try:
         findings, notes = question.judge(answers.results, answers.reason, float(points["other_shape"]))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        return Verdict(question.number, 0.0, float(points[question.number]["points"]), "wrong", f"what came back cannot be read: {error}")
+        return Verdict(
+            question.number,
+            0.0,
+            float(points[question.number]["points"]),
+            "wrong",
+            f"what came back cannot be read: {error}",
+        )
     if not any(finding.score for finding in findings) and idle(source, question.functions):
         for finding in findings:
             finding.attempted, finding.hint = False, ""

@@ -117,7 +117,9 @@ def _names(node: ast.stmt) -> list[str]:
 def _used(node: ast.stmt) -> list[str]:
     """Names that a definition uses, but for methods that are dropped or left to be written."""
     if isinstance(node, ast.ClassDef):
-        kept = [part for part in node.body if f"{node.name}.{getattr(part, 'name', '')}" not in DROPPED | {"Flow.forward"}]
+        kept = [
+            part for part in node.body if f"{node.name}.{getattr(part, 'name', '')}" not in DROPPED | {"Flow.forward"}
+        ]
         return [name for part in kept for name in _used(part)]
     return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
 
@@ -125,7 +127,9 @@ def _used(node: ast.stmt) -> list[str]:
 def _annotations(node: ast.stmt) -> ast.AST:
     """A function's signature."""
     if isinstance(node, ast.FunctionDef):
-        return ast.Module([ast.Expr(node.returns)] if node.returns else [], []) if not node.args.args else _signature(node)
+        return (
+            ast.Module([ast.Expr(node.returns)] if node.returns else [], []) if not node.args.args else _signature(node)
+        )
     return ast.Module([], [])
 
 
@@ -167,9 +171,14 @@ def _configurations() -> str:
     done = subprocess.run([sys.executable, "-c", CONFIGURATIONS], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"run_exp.py does not tell its configurations: {done.stderr.strip().splitlines()[-1]}")
-    fields = re.findall(r"^    (\w+): ", (GIVEN / "run_exp.txt").read_text(encoding="utf-8").split("class Management")[0], re.MULTILINE)
+    fields = re.findall(
+        r"^    (\w+): ", (GIVEN / "run_exp.txt").read_text(encoding="utf-8").split("class Management")[0], re.MULTILINE
+    )
     table: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    rows = [f"    {name!r}: Hyperparameters({', '.join(f'{key}={_plain(values[key])!r}' for key in fields)})," for name, values in table.items()]
+    rows = [
+        f"    {name!r}: Hyperparameters({', '.join(f'{key}={_plain(values[key])!r}' for key in fields)}),"
+        for name, values in table.items()
+    ]
     return "\n".join(["CONFIGURATIONS = {", *rows, "}"])
 
 
@@ -188,7 +197,13 @@ def notebook(text: str) -> dict[str, Any]:
         head, _, body = part.partition("\n")
         lines = body.strip("\n").splitlines(keepends=True)
         if "[markdown]" in head:
-            cells.append({"cell_type": "markdown", "metadata": {}, "source": [line.removeprefix("# ").removeprefix("#") for line in lines]})
+            cells.append(
+                {
+                    "cell_type": "markdown",
+                    "metadata": {},
+                    "source": [line.removeprefix("# ").removeprefix("#") for line in lines],
+                }
+            )
         else:
             cells.append({"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": lines})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

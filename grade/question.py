@@ -59,7 +59,9 @@ def remarks(results: Results) -> list[str]:
     notes = {
         "an input is changed": any(result.get("changed") for result in given),
         "a number or array is returned, not a tensor": any(value.get("array") for value in values),
-        f"the result is {', '.join(sorted(dtypes - {'float32'}))} where the inputs are float32": bool(dtypes - {"float32"}),
+        f"the result is {', '.join(sorted(dtypes - {'float32'}))} where the inputs are float32": bool(
+            dtypes - {"float32"}
+        ),
         "it prints": any(result.get("prints") for result in given),
         f"slow: {slowest:.0f} seconds for a call": slowest > SLOW,
     }

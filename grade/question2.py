@@ -49,8 +49,14 @@ def _metrics() -> Question:
             (-half + log2, "the sign of the expectations is turned"),
             ((real + F.logsigmoid(q).mean()) / 2 + log2, "log(1 - sigmoid(cq)) is asked, not log sigmoid(cq)"),
             ((F.logsigmoid(-p).mean() + F.logsigmoid(q).mean()) / 2 + log2, "real and generated values are swapped"),
-            ((F.logsigmoid(p).sum() + F.logsigmoid(-q).sum()) / 2 + log2, "the sum over the batch is taken, not the mean"),
-            ((torch.sigmoid(p).mean().log() + torch.sigmoid(-q).mean().log()) / 2 + log2, "the logarithm of the mean: the mean of the logarithms is asked"),
+            (
+                (F.logsigmoid(p).sum() + F.logsigmoid(-q).sum()) / 2 + log2,
+                "the sum over the batch is taken, not the mean",
+            ),
+            (
+                (torch.sigmoid(p).mean().log() + torch.sigmoid(-q).mean().log()) / 2 + log2,
+                "the logarithm of the mean: the mean of the logarithms is asked",
+            ),
             (half + log2 / 2, "log 2 is halved"),
             ((torch.sigmoid(p).mean() + torch.sigmoid(-q).mean()) / 2 + log2, "the logarithm is missing"),
             ((F.logsigmoid(p) + F.logsigmoid(-q)) / 2 + log2, "the mean over the batch is missing"),
@@ -62,7 +68,10 @@ def _metrics() -> Question:
             ((p - q).abs().mean(), "the absolute value of each difference is taken"),
             (p.mean() + q.mean(), "the means are added, not subtracted"),
             (p - q, "the mean over the batch is missing"),
-            (torch.sigmoid(p).mean() - torch.sigmoid(q).mean(), "the critic's values are used as they are, without a sigmoid"),
+            (
+                torch.sigmoid(p).mean() - torch.sigmoid(q).mean(),
+                "the critic's values are used as they are, without a sigmoid",
+            ),
         ]
         for name, known in (("jsd", known_jsd), ("w1", known_w1)):
             right = getattr(gan, name)(p, q)
@@ -107,13 +116,23 @@ def _slopes(critic: Critic, x: Tensor) -> Tensor:
 class Penalty:
     """What a penalty of one kind should be, for one critic and batch of real and generated samples."""
 
-    def __init__(self, name: str, check: str, shape: tuple[int, ...], seed: int, repeats: int, backward: bool = False) -> None:
+    def __init__(
+        self, name: str, check: str, shape: tuple[int, ...], seed: int, repeats: int, backward: bool = False
+    ) -> None:
         self.name, self.check = f"{name}", check
         p, q, spec = _bent(seed, shape)
         if backward and name == "ogp":
             spec = _linear(seed, shape[1])  # whose penalty and gradient do not depend on epsilon
         self.cases: list[Json] = [
-            {"function": name, "critic": spec, "p": p, "q": q, "repeats": repeats, "backward": backward, "leaves": leaves}
+            {
+                "function": name,
+                "critic": spec,
+                "p": p,
+                "q": q,
+                "repeats": repeats,
+                "backward": backward,
+                "leaves": leaves,
+            }
             for leaves in (True, False)  # public tests pass samples that require a gradient already; training does not
         ]
         critic = exact_critic(spec)
@@ -149,8 +168,14 @@ def _known_r1(critic: Critic, p: Tensor, q: Tensor) -> list[Known]:
         (square.sum(), "the sum over the batch is taken, not the mean"),
         (square.mean() / 2, "the factor 1/2 is not in this penalty"),
         ((square.sqrt() - 1).square().mean(), "this is the one-centred penalty: R1 is centred at zero"),
-        (_slopes(critic, q).flatten(1).square().sum(1).mean(), "the gradient is taken at generated samples: R1 takes it at real ones"),
-        (square.mean() / count**2, "the mean of the critic's values is differentiated: each sample's gradient is divided by the batch size"),
+        (
+            _slopes(critic, q).flatten(1).square().sum(1).mean(),
+            "the gradient is taken at generated samples: R1 takes it at real ones",
+        ),
+        (
+            square.mean() / count**2,
+            "the mean of the critic's values is differentiated: each sample's gradient is divided by the batch size",
+        ),
         (slopes.square().mean(), "the mean over the dimensions is taken, not the sum"),
         (square.mean().sqrt(), "the root of the mean square: the mean square is asked"),
         (square.mean().square(), "the square of the squared norm"),
@@ -161,17 +186,28 @@ def _known_r1(critic: Critic, p: Tensor, q: Tensor) -> list[Known]:
     if slopes.dim() > 2:
         found += [
             (slopes.square().sum(1).mean(), "the norm runs over the channels only: over all dimensions but the batch"),
-            (slopes.square().sum(-1).mean(), "the norm runs over the last dimension only: over all dimensions but the batch"),
-            (slopes.square().sum((-1, -2)).mean(), "the norm runs over the last two dimensions only: over all dimensions but the batch"),
+            (
+                slopes.square().sum(-1).mean(),
+                "the norm runs over the last dimension only: over all dimensions but the batch",
+            ),
+            (
+                slopes.square().sum((-1, -2)).mean(),
+                "the norm runs over the last two dimensions only: over all dimensions but the batch",
+            ),
         ]
     return [Known(value.detach(), hint) for value, hint in found]
 
 
 def _known_gp(critic: Critic, p: Tensor, q: Tensor, norms: Tensor, along: list[Tensor]) -> list[Known]:
-    at = {name: _slopes(critic, x).flatten(1).norm(dim=1) for name, x in (("real", p), ("generated", q), ("middle", (p + q) / 2))}
+    at = {
+        name: _slopes(critic, x).flatten(1).norm(dim=1)
+        for name, x in (("real", p), ("generated", q), ("middle", (p + q) / 2))
+    }
     shape, seed = p.shape, torch.Generator().manual_seed(5)
     anywhere = [q + torch.rand(shape, generator=seed) * (p - q) for _ in range(300)]
-    elementwise = torch.stack([(_slopes(critic, x).flatten(1).norm(dim=1) - 1).square().mean().detach() for x in anywhere])
+    elementwise = torch.stack(
+        [(_slopes(critic, x).flatten(1).norm(dim=1) - 1).square().mean().detach() for x in anywhere]
+    )
     count = len(p)
     whole = torch.stack([(slopes.norm() - 1).square() for slopes in along])
     found = [
@@ -181,12 +217,24 @@ def _known_gp(critic: Critic, p: Tensor, q: Tensor, norms: Tensor, along: list[T
         ((norms - 1).square().sum(1).mean(), "the sum over the batch is taken, not the mean"),
         ((norms - 1).square().mean() / 2, "the factor 1/2 is not in this penalty"),
         ((norms.square() - 1).square().mean(), "the norm is squared before 1 is subtracted"),
-        ((at["real"] - 1).square().mean(), "the gradient is taken at real samples: between real and generated ones is asked"),
-        ((at["generated"] - 1).square().mean(), "the gradient is taken at generated samples: between real and generated ones is asked"),
-        ((at["middle"] - 1).square().mean(), "the gradient is always taken in the middle: epsilon is uniform between 0 and 1"),
+        (
+            (at["real"] - 1).square().mean(),
+            "the gradient is taken at real samples: between real and generated ones is asked",
+        ),
+        (
+            (at["generated"] - 1).square().mean(),
+            "the gradient is taken at generated samples: between real and generated ones is asked",
+        ),
+        (
+            (at["middle"] - 1).square().mean(),
+            "the gradient is always taken in the middle: epsilon is uniform between 0 and 1",
+        ),
         ((norms.mean(1) - 1).square().mean(), "the mean of the norms is taken before 1 is subtracted"),
         (whole.mean(), "the norm of the whole batch is taken: one norm for each sample"),
-        ((norms / count - 1).square().mean(), "the mean of the critic's values is differentiated: each sample's gradient is divided by the batch size"),
+        (
+            (norms / count - 1).square().mean(),
+            "the mean of the critic's values is differentiated: each sample's gradient is divided by the batch size",
+        ),
         ((norms - 1).clamp(min=0).square().mean(), "norms below 1 count too: the penalty is two-sided"),
         (elementwise.mean(), "epsilon is drawn for each component: draw one for each sample"),
     ]
@@ -217,7 +265,9 @@ def _penalties() -> Question:
             best = max(found, key=lambda finding: finding.score)
             checks.setdefault(penalty.check, []).append(best)
             if found[0].score != found[1].score and best.score:
-                notes.append(f"{penalty.name} works only where the samples {'' if found[0].score else 'do not '}require a gradient already")
+                notes.append(
+                    f"{penalty.name} works only where the samples {'' if found[0].score else 'do not '}require a gradient already"
+                )
         findings = []
         for check, found in checks.items():
             least = min(found, key=lambda finding: finding.score)
@@ -230,7 +280,9 @@ def _penalties() -> Question:
                 finding.hint = f"{name}: {finding.hint}" if finding.hint else ""
         return findings, [*dict.fromkeys(notes), *remarks(results)]
 
-    return Question("2.2", FILE, ("ogp", "r1gp"), "penalty", [case for penalty in penalties for case in penalty.cases], judge)
+    return Question(
+        "2.2", FILE, ("ogp", "r1gp"), "penalty", [case for penalty in penalties for case in penalty.cases], judge
+    )
 
 
 def _judge_penalty(penalty: Penalty, result: Json | None, reason: str) -> Finding:
@@ -251,7 +303,11 @@ def _judge_penalty(penalty: Penalty, result: Json | None, reason: str) -> Findin
     distances = sorted(((mean - known.values).abs().item(), number) for number, known in enumerate(penalty.known))
     nearest = penalty.known[distances[0][1]]
     # Without a draw, or with a seed inside, the estimate may be far off; but not where it is a known wrong answer.
-    exact = not varies and close(mean.reshape(1), nearest.values.reshape(1)) and not close(nearest.values.reshape(1), right.reshape(1))
+    exact = (
+        not varies
+        and close(mean.reshape(1), nearest.values.reshape(1))
+        and not close(nearest.values.reshape(1), right.reshape(1))
+    )
     if (mean - right).abs() <= SIGMAS * error + 1e-3 * right.abs() + 1e-6 and not exact:
         return Finding("", 1)
     known = distances[0][0] <= SIGMAS * error + 5e-3 * nearest.values.abs()
@@ -288,7 +344,10 @@ def _losses() -> Question:
             (-value, "the sign is turned"),
             (swapped, "real and generated samples are swapped"),
             (-swapped, "real and generated samples are swapped"),
-            (gan.METRICS["W1" if loss_type == "JSD" else "JSD"](critic(p.double()), critic(q.double())).detach(), "this is the other metric"),
+            (
+                gan.METRICS["W1" if loss_type == "JSD" else "JSD"](critic(p.double()), critic(q.double())).detach(),
+                "this is the other metric",
+            ),
         ]
         base = {"p": p, "q": q, "critic": spec, "leaves": False}
         known = [Known(v, f"metric of {loss_type}: {hint}") for v, hint in general]
@@ -307,7 +366,9 @@ def _losses() -> Question:
                 Known(2.5 * (penalty - value), "reg_cf multiplies the metric too"),
                 Known(-value + 2.5 * (slope**2 if reg_type == "GP" else (slope - 1) ** 2), "GP and R1 are swapped"),
             ]
-            trials.append(Trial("with a penalty", base | {"args": [loss_type, reg_type, 2.5], "which": 1}, right, known))
+            trials.append(
+                Trial("with a penalty", base | {"args": [loss_type, reg_type, 2.5], "which": 1}, right, known)
+            )
     simple = of_trials("2.3", FILE, ("make_losses",), "losses", trials)
     # A penalty may rely on samples that require a gradient already: then both kinds count, and a note says so.
     cases = [case | {"leaves": leaves} for leaves in (False, True) for case in simple.cases]
@@ -320,17 +381,27 @@ def _losses() -> Question:
             return leaves, [*notes, "works only where the samples require a gradient already"]
         return plain, notes
 
-    return Question("2.3", FILE, ("make_losses",), "losses", cases, judge, [source() | {"names": ["jsd", "w1", "ogp", "r1gp"]}])
+    return Question(
+        "2.3", FILE, ("make_losses",), "losses", cases, judge, [source() | {"names": ["jsd", "w1", "ogp", "r1gp"]}]
+    )
 
 
 def _average() -> Question:
-    size = sum(parameter.numel() for parameter in torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)).parameters())
+    size = sum(
+        parameter.numel()
+        for parameter in torch.nn.Sequential(
+            torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
+        ).parameters()
+    )
     trials = []
     for seed, alpha in ((280, 0.9), (282, 0.7), (284, 0.998)):
         start, goal = _random(seed, size), _random(seed + 1, size)
         s, t = goal.double(), start.double()
         known = [
-            (alpha * s + (1 - alpha) * t, "the weights are swapped: alpha belongs to the average, 1 - alpha to the source"),
+            (
+                alpha * s + (1 - alpha) * t,
+                "the weights are swapped: alpha belongs to the average, 1 - alpha to the source",
+            ),
             (t, "the target is not changed: its parameters must be changed in place, not a loop variable rebound"),
             (s, "the source is copied: alpha is not used"),
             (alpha * t + s, "the factor 1 - alpha of the source is missing"),
@@ -352,7 +423,11 @@ def _average() -> Question:
             source, buffer = (decode({**result[name], "dtype": "float64"}) for name in ("source", "buffer"))
             if not close(source, trial.case["source"].double()):
                 kept = close(decode({**result["value"], "dtype": "float64"}), trial.case["target"].double())
-                text = "the source is changed, not the target" if kept else "the source is changed too: it must stay as it is"
+                text = (
+                    "the source is changed, not the target"
+                    if kept
+                    else "the source is changed too: it must stay as it is"
+                )
                 return [Finding("values", 0, text)], notes
             if not close(buffer, trial.case["target"][:4].double()) and findings[0].score:
                 notes.append("buffers are averaged or copied too: the formula is about parameters")

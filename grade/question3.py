@@ -57,7 +57,14 @@ def _forms(number: str, name: str, methods: list[str], trials: list[Trial]) -> Q
         best = max(there, key=lambda found: (sum(f.score for f in found), any(f.attempted for f in found)))
         return best, remarks(results)
 
-    return Question(number, FILE, (name, *(f"PlanarTransformation.{m}" for m in methods)), "planar", [t.case for t in forms], judge_best)
+    return Question(
+        number,
+        FILE,
+        (name, *(f"PlanarTransformation.{m}" for m in methods)),
+        "planar",
+        [t.case for t in forms],
+        judge_best,
+    )
 
 
 def _of_layer(name: str, trial: Trial, result: Json | None) -> Tensor:
@@ -117,7 +124,10 @@ def _logdet() -> Question:
         moved = solution.planar_transformation(exact, du, dw, db)
         a = (exact * dw).sum(1, keepdim=True) + db
         known = [
-            (torch.log((1 + _slope(moved, dw, db) * wu).abs()), "it is taken at the layer's output: it must be taken at its input x"),
+            (
+                torch.log((1 + _slope(moved, dw, db) * wu).abs()),
+                "it is taken at the layer's output: it must be taken at its input x",
+            ),
             (1 + slope * wu, "the logarithm is missing"),
             (torch.log((slope * wu).abs()), "the 1 is missing: det = 1 + u·psi"),
             (torch.log((1 - slope * wu).abs()), "the sign of u·psi is turned"),
@@ -128,7 +138,10 @@ def _logdet() -> Question:
             (torch.log((1 + _slope(exact, dw, 0 * db) * wu).abs()), "b is missing"),
             (torch.log((1 + (1 - torch.tanh(a)) * wu).abs()), "the tanh is not squared in its derivative 1 - tanh²"),
             (torch.log1p(slope * dw * du), "u·psi is taken element by element: sum over the dimensions"),
-            (torch.log(1 + ((1 - torch.tanh(exact * dw + db) ** 2) * dw * du).sum(1, keepdim=True)), "w·x is taken element by element: sum over the dimensions"),
+            (
+                torch.log(1 + ((1 - torch.tanh(exact * dw + db) ** 2) * dw * du).sum(1, keepdim=True)),
+                "w·x is taken element by element: sum over the dimensions",
+            ),
         ]
         right = solution.get_logdet(exact, du, dw, db)
         trials.append(Trial(check, {"x": x, "u": u, "w": w, "b": b}, right, [Known(*other) for other in known]))
@@ -137,7 +150,11 @@ def _logdet() -> Question:
 
 def _losses(dim: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z0, logdet and energies, and the log-density of z0 under a standard normal."""
-    z0, logdet, energy = _random(110 + count, count, dim), _random(120 + count, count, 1), _random(130 + count, count) + 1
+    z0, logdet, energy = (
+        _random(110 + count, count, dim),
+        _random(120 + count, count, 1),
+        _random(130 + count, count) + 1,
+    )
     return z0, logdet, energy, solution.log_standard_normal(z0.double())
 
 
@@ -169,7 +186,9 @@ def _loss1() -> Question:
 
     def judge_all(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
         findings, notes = simple.judge(results[:-1], reason, other_shape)
-        return [*findings, _judge_flow(results[-1], reason, flow_right, flow_known)], notes
+        chain = _judge_flow(results[-1], reason, flow_right, flow_known)
+        chain.score *= findings[0].score  # what a loss in another shape is worth, the flow that it needs is worth too
+        return [*findings, chain], notes
 
     text = Path(solution.__file__).read_text(encoding="utf-8")
     names = ["planar_transformation", "get_logdet", "PlanarTransformation"]
@@ -199,13 +218,19 @@ def _flow_case() -> tuple[Json, tuple[Tensor, Tensor], list[tuple[Tensor, Tensor
         (right[0], last, "the log-determinant is the last layer's: add those of all layers"),
         (right[0], -right[1], "the log-determinants are subtracted"),
         (x.double(), torch.as_tensor(at_input), "the layers are not applied, only their log-determinants are added"),
-        (right[0], torch.as_tensor(at_input), "each layer's log-determinant is taken at the flow's input, not at the layer's"),
+        (
+            right[0],
+            torch.as_tensor(at_input),
+            "each layer's log-determinant is taken at the flow's input, not at the layer's",
+        ),
     ]
     case = {"scenario": "flow", "x": x, **{key: [layer[n] for layer in layers] for n, key in enumerate("uwb")}}
     return case, right, known
 
 
-def _judge_flow(result: Json | None, reason: str, right: tuple[Tensor, Tensor], known: list[tuple[Tensor, Tensor, str]]) -> Finding:
+def _judge_flow(
+    result: Json | None, reason: str, right: tuple[Tensor, Tensor], known: list[tuple[Tensor, Tensor, str]]
+) -> Finding:
     """The chain of layers. A submission without a ``Flow`` loses nothing: the question asks for a loss."""
     failed = failure(result, reason)
     if failed and failed.hint.startswith("there is no Flow"):
@@ -215,12 +240,28 @@ def _judge_flow(result: Json | None, reason: str, right: tuple[Tensor, Tensor], 
         return Finding("flow", 0, f"loss1 is right, and the flow fails: {hint}", failed.attempted if failed else True)
     items = result["value"].get("items") or []
     if len(items) != 2:
-        return Finding("flow", 0, "the flow must return the points and their log-determinant", attempted=result["value"].get("object") is not None)
+        return Finding(
+            "flow",
+            0,
+            "the flow must return the points and their log-determinant",
+            attempted=result["value"].get("object") is not None,
+        )
     found = [compare(item, value, other_shape=1.0) for item, value in zip(items, right, strict=True)]
     if all(f.score for f in found):
         return Finding("flow", 1)
-    matches = (hint for x, logdet, hint in known if compare(items[0], x, (), 1.0).score and compare(items[1], logdet, (), 1.0).score)
-    return Finding("flow", 0, next(matches, f"the flow's {'points' if not found[0].score else 'log-determinant'}: {max(found, key=lambda f: f.hint).hint}"))
+    matches = (
+        hint
+        for x, logdet, hint in known
+        if compare(items[0], x, (), 1.0).score and compare(items[1], logdet, (), 1.0).score
+    )
+    return Finding(
+        "flow",
+        0,
+        next(
+            matches,
+            f"the flow's {'points' if not found[0].score else 'log-determinant'}: {max(found, key=lambda f: f.hint).hint}",
+        ),
+    )
 
 
 def _loss2() -> Question:
@@ -244,7 +285,10 @@ def _loss2() -> Question:
             (density + column.abs().log() - exact, "the logarithm of target_density is taken: it is -log p already"),
             (density + energy.double() - exact, "a (B, B) matrix: target_density is (B,), make it (B, 1)"),
             (right.squeeze(1) * torch.ones(count, 1), "a (B, B) matrix: (B,) and (B, 1) are added"),
-            (density.squeeze(1) + energy.double() - exact, "a (B, B) matrix: logdet is (B, 1), what it is subtracted from (B,)"),
+            (
+                density.squeeze(1) + energy.double() - exact,
+                "a (B, B) matrix: logdet is (B, 1), what it is subtracted from (B,)",
+            ),
             (density.squeeze(1) + column - exact, "a (B, B) matrix: the density of z0 is (B,), make it (B, 1)"),
             (right.mean(), "one number for the whole batch, its mean: return one for each point, (B, 1)"),
             (-right, "the sign is turned: the loss is log q - log p"),

@@ -19,7 +19,18 @@ from grade.submission import Source, Submission
 CHILD = Path(__file__).with_name("child.py")
 PROJECT = Path(__file__).resolve().parent.parent
 # Packages that submissions import often: imported once, before the questions' processes are forked.
-COMMON = ("numpy", "scipy", "scipy.stats", "matplotlib", "matplotlib.pyplot", "torchvision", "tqdm", "PIL.Image", "pandas", "sklearn")
+COMMON = (
+    "numpy",
+    "scipy",
+    "scipy.stats",
+    "matplotlib",
+    "matplotlib.pyplot",
+    "torchvision",
+    "tqdm",
+    "PIL.Image",
+    "pandas",
+    "sklearn",
+)
 IMPORT_SECONDS = 8.0  # for importing a file, after which only its definitions are judged
 LARGEST_ANSWER = 64 << 20  # bytes
 Json = dict[str, Any]
@@ -94,7 +105,9 @@ class Sandbox:
         if not records[0]["loaded"]:
             self.parts[file] = str(records[0].get("why"))
         results: list[Json | None] = [*records[1:], *[None] * len(cases)][: len(cases)]
-        notes = [f"only imports, definitions and constants are judged: {self.parts[file]}"] if file in self.parts else []
+        notes = (
+            [f"only imports, definitions and constants are judged: {self.parts[file]}"] if file in self.parts else []
+        )
         return Answers(results, reason, notes, printed)
 
     def _lay_out(self, file: str, work: Path) -> None:

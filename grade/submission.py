@@ -67,17 +67,23 @@ def open_submission(paths: list[Path], scratch: Path) -> Submission:
         root, candidates = None, paths
     sources, neighbours = {}, {}
     for name in FILES:
-        ranked = [(rank, number, path) for number, path in enumerate(candidates) if (rank := _rank(path, name)) is not None]
+        ranked = [
+            (rank, number, path) for number, path in enumerate(candidates) if (rank := _rank(path, name)) is not None
+        ]
         if not ranked:
             continue
         _, _, path = min(ranked)
         sources[name] = read(path)
         if len(ranked) > 1 and ranked[0][2].parent == path.parent:
-            others = ", ".join(sorted(other.name for _, _, other in ranked if other != path and other.parent == path.parent))
+            others = ", ".join(
+                sorted(other.name for _, _, other in ranked if other != path and other.parent == path.parent)
+            )
             sources[name].notes += [f"{path.name} is graded, not {others}"] if others else []
         beside = candidates if root is None else [c for c in candidates if c.is_relative_to(path.parent)]
         neighbours[name] = {
-            str(other.name if root is None else other.relative_to(path.parent)): other for other in beside if other != path
+            str(other.name if root is None else other.relative_to(path.parent)): other
+            for other in beside
+            if other != path
         }
     return Submission(sources, neighbours)
 

@@ -56,16 +56,30 @@ class Game:
         if not linear:
             critic["w"] = torch.randn(2, 4, generator=random)
         noise = torch.randn(200, 5, 2, generator=random)
-        generator = {"scale": torch.rand(2, generator=random) + 0.5, "shift": torch.randn(2, generator=random), "noise": noise}
+        generator = {
+            "scale": torch.rand(2, generator=random) + 0.5,
+            "shift": torch.randn(2, generator=random),
+            "noise": noise,
+        }
         self.start = torch.cat([generator["scale"], generator["shift"] + 1]).double()  # of the average
         real = torch.randn(200, 5, 2, generator=random) + 1
-        self.case: Json = {"args": list(arguments), "critic": critic, "generator": generator, "real": real, "steps": steps, "lr": 0.1}
+        self.case: Json = {
+            "args": list(arguments),
+            "critic": critic,
+            "generator": generator,
+            "real": real,
+            "steps": steps,
+            "lr": 0.1,
+        }
 
     def judge(self, result: Json | None, reason: str) -> dict[str, Finding]:
         """A finding for each check; the moving average's only where there is one."""
         failed = failure(result, reason)
         if failed or result is None:
-            return {c: Finding(c, 0, failed.hint if failed else reason, failed.attempted if failed else True) for c in CHECKS}
+            return {
+                c: Finding(c, 0, failed.hint if failed else reason, failed.attempted if failed else True)
+                for c in CHECKS
+            }
         events = result["events"]
         steps = _split(events)
         if not any(event["event"] in ("critic", "generator") for event in events):
@@ -178,7 +192,9 @@ class Game:
                 if close(grads, heuristic):
                     return "the generator's update: this is the non-saturating loss, and the metric is asked"
         if not grads.any():
-            return "the generator's update: there is no gradient (is the generated batch detached, or backward() missing?)"
+            return (
+                "the generator's update: there is no gradient (is the generated batch detached, or backward() missing?)"
+            )
         return "the generator's update: the gradient is not that of the metric; do gradients of the critic's updates add up (zero_grad)?"
 
     # --- the average ---
@@ -197,18 +213,26 @@ class Game:
                 earlier = _flat(updates[0]["generator"]) if updates else now
                 known = [
                     (before, "the moving average is not updated"),
-                    (self.alpha * before + (1 - self.alpha) * earlier, "the moving average is taken before the generator's update"),
+                    (
+                        self.alpha * before + (1 - self.alpha) * earlier,
+                        "the moving average is taken before the generator's update",
+                    ),
                     ((1 - self.alpha) * before + self.alpha * now, "the moving average's weights are swapped"),
                     (now, "the moving average is a copy of the generator"),
                 ]
-                hint = next((hint for value, hint in known if close(after, value)), "the moving average is wrong: once, after the generator's update")
+                hint = next(
+                    (hint for value, hint in known if close(after, value)),
+                    "the moving average is wrong: once, after the generator's update",
+                )
                 return Finding(check, 0, hint)
             before = after
         return Finding(check, 1)
 
     def _players(self, event: Json) -> tuple[Critic, Generator]:
         """The players as they were at an event, in float64."""
-        exact = {name: {key: value.double() for key, value in self.case[name].items()} for name in ("critic", "generator")}
+        exact = {
+            name: {key: value.double() for key, value in self.case[name].items()} for name in ("critic", "generator")
+        }
         critic, generator = Critic(exact["critic"]), Generator(exact["generator"])
         for player, values in ((critic, event["critic"]), (generator, event["generator"])):
             torch.nn.utils.vector_to_parameters(_flat(values), player.parameters())
@@ -228,7 +252,7 @@ def _split(events: list[Json]) -> list[list[Json]]:
         elif kind == "fake":
             fakes.append(event["index"])
         elif kind in ("critic", "generator"):
-            event |= {"reals": reals[-6:][::-1], "fakes": fakes[-6:][::-1], "earlier": earlier.get(kind)}
+            event |= {"reals": reals[-4:][::-1], "fakes": fakes[-4:][::-1], "earlier": earlier.get(kind)}
             earlier[kind] = event
         steps[-1].append(event)
         if kind == "end":
@@ -254,4 +278,6 @@ def _gradient(value: Tensor, player: torch.nn.Module) -> Tensor:
     if not value.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
     grads = torch.autograd.grad(value, parameters, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, grads, strict=True)])
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, grads, strict=True)]
+    )

@@ -123,7 +123,9 @@ class Known:
     hint: str
 
 
-def judge(result: Json | None, key: str, right: Tensor, known: Sequence[Known], reason: str, other_shape: float) -> Finding:
+def judge(
+    result: Json | None, key: str, right: Tensor, known: Sequence[Known], reason: str, other_shape: float
+) -> Finding:
     """Compare one returned value with the right one, then with known wrong ones. The finding's check is left empty."""
     failed = failure(result, reason)
     if failed:
@@ -218,7 +220,11 @@ def _general(flat: Tensor, right: Tensor) -> str:
                 return f"one number for the whole batch, the {hint} over it: return one for each sample"
     if flat.numel() != right.numel():
         return ""
-    for factor, hint in ((-1, "the sign is turned"), (2, "twice the right value: a factor 1/2 is missing"), (0.5, "half the right value: a factor 1/2 too much")):
+    for factor, hint in (
+        (-1, "the sign is turned"),
+        (2, "twice the right value: a factor 1/2 is missing"),
+        (0.5, "half the right value: a factor 1/2 too much"),
+    ):
         if close(flat, factor * right):
             return hint
     if close(flat, right.abs()):

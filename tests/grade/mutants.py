@@ -125,7 +125,7 @@ MUTANTS = [
         ("seed inside", "eps = torch.randn", "torch.manual_seed(3)\n    eps = torch.randn", 1, ""),
         ("uniform noise", "torch.randn(n", "torch.rand(n", 0, "the noise is uniform"),
         ("one noise for the batch", "torch.randn(n, num_samples, d)", "torch.randn(1, num_samples, d)", 1, ""),
-        ("one noise for the draws", "torch.randn(n, num_samples, d)", "torch.randn(n, 1, d)", 0.5, "num_samples is ignored"),
+        ("one noise for the draws", "torch.randn(n, num_samples, d)", "torch.randn(n, 1, d)", 0.6, "num_samples is ignored"),
         ("scalar", "(log_q - log_p).mean(dim=1)", "(log_q - log_p).mean()", 0, "one number for the whole batch"),
     ),
     *mutants(
@@ -202,9 +202,9 @@ MUTANTS = [
         ("generator detached", "        q = generator()\n", "        q = generator().detach().requires_grad_()\n", 0.7, "no gradient"),
         ("critic's gradients add up", "critic_optim.zero_grad()\n", "pass\n", 0.6, "zero_grad"),
         ("generator's gradients add up", "generator_optim.zero_grad()\n", "pass\n", 0.7, "gradient"),
-        ("critic descends the metric", "loss = critic_loss(p, q, critic)", "loss = metric(p, q, critic)", 0.45, "the critic must raise the metric"),
+        ("critic descends the metric", "loss = critic_loss(p, q, critic)", "loss = metric(p, q, critic)", 0.6, "the critic must raise the metric"),
         ("last batch again", "        p = next(train_data_iter)\n        q = generator()\n", "        q = generator()\n", 1, ""),
-        ("no penalty", "make_losses(loss_type, reg_type, reg_cf)", "make_losses(loss_type)", 0.65, "the penalty is missing"),
+        ("no penalty", "make_losses(loss_type, reg_type, reg_cf)", "make_losses(loss_type)", 0.8, "the penalty is missing"),
         ("returns nothing", "return value", "return", 1, "returns nothing"),
     ),
     *mutants(

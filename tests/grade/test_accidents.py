@@ -19,20 +19,29 @@ HARMLESS = {
     "missing helper file": ("from my_utils import plot\n" + Q1, "ModuleNotFoundError"),
     "input at import": (Q1 + "\nn = int(input('how many? '))\n", "EOFError"),
     "training at the bottom": (Q1 + "\nx = load_data()\nfor i in range(10):\n    train(x)\n", "NameError"),
-    "notebook export": ("# coding: utf-8\n%matplotlib inline\n" + Q1 + "\n!pip install torch\nget_ipython().magic('x')\n", "notebook commands"),
+    "notebook export": (
+        "# coding: utf-8\n%matplotlib inline\n" + Q1 + "\n!pip install torch\nget_ipython().magic('x')\n",
+        "notebook commands",
+    ),
     "BOM and CRLF": (b"\xef\xbb\xbf" + Q1.replace("\n", "\r\n").encode(), ""),
     "UTF-16": (Q1.encode("utf-16"), ""),
     "Latin-1": (("# mod\xe8le\n" + Q1).encode("latin-1"), ""),
     "prints at import": ("print('x' * 100_000)\n" + Q1, ""),
     "default dtype changed": (Q1 + "\ntorch.set_default_dtype(torch.float64)\n", ""),
     "gradients switched off": (Q1 + "\ntorch.set_grad_enabled(False)\n", ""),
-    "files deleted": (Q1 + "\nimport os, shutil\nfor name in os.listdir('.'):\n    os.remove(name)\nshutil.rmtree(os.getcwd())\n", ""),
+    "files deleted": (
+        Q1 + "\nimport os, shutil\nfor name in os.listdir('.'):\n    os.remove(name)\nshutil.rmtree(os.getcwd())\n",
+        "",
+    ),
     "plt.show()": ("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n" + Q1, ""),
     "assert_close patched": (Q1 + "\ntorch.testing.assert_close = torch.allclose = lambda *a, **k: True\n", ""),
     "json and os patched": (Q1 + "\nimport json, os\njson.dumps = os.write = lambda *a, **k: 0\n", ""),
     "an exit at the end": (Q1 + "\nimport atexit, os\natexit.register(lambda: os._exit(3))\n", ""),
     "standard output closed": (Q1 + "\nimport sys\nsys.stdout.close()\n", ""),
-    "a constant used": (Q1.replace("math.log(2 * math.pi)", "LOG") + "\nLOG = math.log(2 * math.pi)\nraise ValueError\n", "ValueError"),
+    "a constant used": (
+        Q1.replace("math.log(2 * math.pi)", "LOG") + "\nLOG = math.log(2 * math.pi)\nraise ValueError\n",
+        "ValueError",
+    ),
 }
 
 
@@ -94,7 +103,9 @@ attempt(os.kill, {os.getpid()}, 15)
     assert victim.read_text() == "kept"
 
 
-@pytest.mark.parametrize("place", ["'..'", repr(str(ROOT)), "os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')"])
+@pytest.mark.parametrize(
+    "place", ["'..'", repr(str(ROOT)), "os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')"]
+)
 def test_our_answers_cannot_be_imported(place, verdict_of):
     text = f"import os, sys\nsys.path.insert(0, {place})\nimport q1_solution as theirs\nlog_mean_exp = theirs.log_mean_exp\n"
     assert verdict_of("1.3", text).points == 0

@@ -73,7 +73,9 @@ def test_a_starter_is_not_attempted_and_every_question_is_there(tmp_path, capsys
         assert {name: type(value) for name, value in question.items()} == {
             "number": str, "points": float, "max": float, "verdict": str, "hint": str, "notes": list,
         }  # fmt: skip
-    assert {n: by_number[n]["verdict"] for n in ("1.1", "1.3", "1.4")} == dict.fromkeys(["1.1", "1.3", "1.4"], "not attempted")
+    assert {n: by_number[n]["verdict"] for n in ("1.1", "1.3", "1.4")} == dict.fromkeys(
+        ["1.1", "1.3", "1.4"], "not attempted"
+    )
     assert by_number["1.2"]["verdict"] == by_number["2.1"]["verdict"] == "missing"
     assert "not found: gan.py, solution.py" in capsys.readouterr().out
     with Path("out.csv").open() as file:
@@ -97,12 +99,18 @@ def test_one_bad_submission_stops_no_other(tmp_path, lay_out, capsys):
 @pytest.mark.slow
 def test_one_fault_costs_once(grade, lay_out):
     """Each question is judged with our parts where it builds on a faulty one."""
-    gan = right("loops", "gan").replace("return torch.mean(cp) - torch.mean(cq)", "return torch.mean(cq) - torch.mean(cp)")
+    gan = right("loops", "gan").replace(
+        "return torch.mean(cp) - torch.mean(cq)", "return torch.mean(cq) - torch.mean(cp)"
+    )
     gan = gan.replace("- 1) ** 2", ") ** 2").replace("param.data.mul_(alpha)", "param.data.mul_(1 - alpha)")
     q1 = right("methods", "q1_solution").replace("-d / 2 * c - 0.5", "-d / 2 * c - 0.25")
     solution = right("methods", "solution").replace("x + self.u", "x - self.u")
     report = grade(lay_out(**{"gan.py": gan, "q1_solution.py": q1, "solution.py": solution}))
-    lost = {question.number: question.max - question.points for question in report.questions if question.points < question.max}
+    lost = {
+        question.number: question.max - question.points
+        for question in report.questions
+        if question.points < question.max
+    }
     assert lost == {"1.2": 2, "2.1": 1.75, "2.2": 1.5, "2.4": 1, "3.1": 1}, report
 
 
@@ -132,8 +140,14 @@ def test_other_points(tmp_path, monkeypatch, lay_out):
     """A file of points changes what a check is worth; one that does not add up is refused."""
     ours = (ROOT / "grade" / "points.toml").read_text()
     other = tmp_path / "points.toml"
-    other.write_text(ours.replace("points = 2\nvalues = 0.45", "points = 4\nvalues = 0.45").replace("other_shape = 0.5", "other_shape = 0.25"))
-    q1 = right("vectorised", "q1_solution").replace("return torch.log(mean) + a", "return (torch.log(mean) + a).unsqueeze(1)")
+    other.write_text(
+        ours.replace("points = 2\nvalues = 0.45", "points = 4\nvalues = 0.45").replace(
+            "other_shape = 0.5", "other_shape = 0.25"
+        )
+    )
+    q1 = right("vectorised", "q1_solution").replace(
+        "return torch.log(mean) + a", "return (torch.log(mean) + a).unsqueeze(1)"
+    )
     folder = lay_out(**{"q1_solution.py": q1, "gan.py": None, "solution.py": None})
     out = tmp_path / "out.json"
     assert main([str(folder), "--points", str(other), "--json", str(out)]) == 0

@@ -42,7 +42,10 @@ def container(tmp_path):
         names = set(package.namelist())
         assert {"setup.sh", "run_autograder", "q1_solution.py", "gan.py", "solution.py", "grade/points.toml"} <= names
         assert not [name for name in names if "test" in name or "handout" in name or name.endswith(".txt")]
-        assert {info.filename for info in package.infolist() if info.external_attr >> 16 & 0o100} == {"setup.sh", "run_autograder"}
+        assert {info.filename for info in package.infolist() if info.external_attr >> 16 & 0o100} == {
+            "setup.sh",
+            "run_autograder",
+        }
         package.extractall(root / "source")
     (root / "submission").mkdir()
     return root
@@ -50,15 +53,26 @@ def container(tmp_path):
 
 def run(root, python=None):
     python = Path(python or Path(sys.executable).parent)
-    variables = {"AUTOGRADER_ROOT": str(root), "PATH": f"{python}{os.pathsep}/usr/bin{os.pathsep}/bin", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["bash", str(root / "source" / "run_autograder")], env=variables, cwd="/", capture_output=True, text=True)
+    variables = {
+        "AUTOGRADER_ROOT": str(root),
+        "PATH": f"{python}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        ["bash", str(root / "source" / "run_autograder")], env=variables, cwd="/", capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return json.loads((root / "results" / "results.json").read_text())
 
 
 @pytest.mark.slow
 def test_the_package_grades(container):
-    q1 = changed(right("loops", "q1_solution"), "log_mean_exp", "return torch.stack(out)", "print(y)\n    return torch.stack(out)[:, None]")
+    q1 = changed(
+        right("loops", "q1_solution"),
+        "log_mean_exp",
+        "return torch.stack(out)",
+        "print(y)\n    return torch.stack(out)[:, None]",
+    )
     (container / "submission" / "q1_solution.py").write_text(q1)
     (container / "submission" / "gan.py").write_text(right("loops", "gan"))
     (container / "submission" / "solution (1).py").write_text(right("loops", "solution"))

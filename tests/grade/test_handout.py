@@ -32,8 +32,8 @@ def public_tests(folder):
 def test_the_files_are_there_and_are_python(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert names == {
-        *"README.md q1_solution.py gan.py solution.py model.py dirac.py densities.py run_exp.py".split(),
-        *"vae.ipynb main.ipynb flow.ipynb data_arcs.npy data_sine.npy".split(),
+        *["README.md", "q1_solution.py", "gan.py", "solution.py", "model.py", "dirac.py", "densities.py", "run_exp.py"],
+        *["vae.ipynb", "main.ipynb", "flow.ipynb", "data_arcs.npy", "data_sine.npy"],
         *(f"public_tests/test_question{n}.py" for n in (1, 2, 3)),
     }  # fmt: skip
     for path in folder.rglob("*.py"):
@@ -50,7 +50,13 @@ def test_graded_functions_keep_signature_and_docstring_and_lose_the_rest(file, f
     def functions(path):
         tree = ast.parse(path.read_text())
         found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        methods = [(c.name, m) for c in tree.body if isinstance(c, ast.ClassDef) for m in c.body if isinstance(m, ast.FunctionDef)]
+        methods = [
+            (c.name, m)
+            for c in tree.body
+            if isinstance(c, ast.ClassDef)
+            for m in c.body
+            if isinstance(m, ast.FunctionDef)
+        ]
         return found | {f"{name}.{method.name}": method for name, method in methods}
 
     ours, theirs = functions(ROOT / f"{file}.py"), functions(folder / f"{file}.py")
@@ -58,9 +64,21 @@ def test_graded_functions_keep_signature_and_docstring_and_lose_the_rest(file, f
         assert ast.unparse(theirs[name].args) == ast.unparse(ours[name].args)
         assert ast.get_docstring(theirs[name]).splitlines()[0] == ast.get_docstring(ours[name]).splitlines()[0]
         assert [ast.unparse(node) for node in theirs[name].body[1:]] == ["raise NotImplementedError"]
-    others = {"q1_solution": set(), "gan": {"make_eval_step", "refresh_batch_norm"}, "solution": {"invertible_u", "PlanarTransformation.adjust_u"}}
+    others = {
+        "q1_solution": set(),
+        "gan": {"make_eval_step", "refresh_batch_norm"},
+        "solution": {"invertible_u", "PlanarTransformation.adjust_u"},
+    }
     assert others[file] <= theirs.keys()
-    assert not theirs.keys() & {"inverse", "chain", "_slopes", "_descend", "_sum_per_sample", "log_standard_normal", "Flow.inverse"}
+    assert not theirs.keys() & {
+        "inverse",
+        "chain",
+        "_slopes",
+        "_descend",
+        "_sum_per_sample",
+        "log_standard_normal",
+        "Flow.inverse",
+    }
 
 
 @pytest.mark.slow
@@ -79,7 +97,9 @@ def test_public_tests_pass_with_our_files_and_fail_without(folder, tmp_path):
         shutil.copy(ROOT / f"{file}.py", solved)
     assert "16 passed" in public_tests(solved)
     command = [sys.executable, "run_exp.py", "--config", "dirac-jsd-2", "--max_iters", "20"]
-    done = subprocess.run(command, cwd=solved, capture_output=True, text=True, env={**__import__("os").environ, "MPLBACKEND": "Agg"})
+    done = subprocess.run(
+        command, cwd=solved, capture_output=True, text=True, env={**__import__("os").environ, "MPLBACKEND": "Agg"}
+    )
     assert done.returncode == 0, done.stderr
     assert (solved / "runs" / "dirac-jsd-2-31415" / "trajectory.png").exists()
 
