@@ -1,8 +1,8 @@
 """The process that runs a submission. A script of its own: it imports nothing of the project but its two neighbours.
 
-It reads requests from its standard input, one JSON object a line, and forks a process for each (``once`` does the only
-one itself, where there is no fork). That process loads the submission's file, runs the scenario that the request names on
-each of its cases, and writes a line of JSON for the file and one for each case to the answer's file. Nothing is pickled.
+It reads requests from its standard input, one JSON object a line, and forks a process for each; where there is no fork
+it does one request itself (``once``). That process loads the submission's file, runs the request's scenario on each of
+its cases, and writes lines of JSON to the answer's file: one for the file, one for each case.
 """
 
 import ast
@@ -12,7 +12,6 @@ import importlib
 import importlib.util
 import json
 import os
-import pdb
 import re
 import signal
 import sys
@@ -200,7 +199,8 @@ def answer(request: Json) -> None:
     os.environ.update(HOME=str(work), TMPDIR=str(work), PWD=str(work))
     sys.path.insert(0, str(work))
     sys.argv = [request["file"]]
-    sys.breakpointhook = pdb.set_trace = lambda *_, **__: None
+    debugger: Any = importlib.import_module("pdb")
+    sys.breakpointhook = debugger.set_trace = lambda *_, **__: None
     builtins.input = _no_input
     confine.limit(request["seconds"])
     confine.confine(work, Path(request["project"]))

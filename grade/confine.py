@@ -13,9 +13,8 @@ from typing import Any
 
 MEMORY = 4 << 30  # bytes that a child may allocate
 LARGEST_FILE = 64 << 20  # bytes
-CHANGES = {
-    "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "os.utime",
-}  # fmt: skip
+CHANGING = ("chmod", "chown", "link", "mkdir", "remove", "rename", "rmdir", "symlink", "truncate", "utime")
+CHANGES = {f"os.{name}" for name in CHANGING}
 SIGNALS = 6  # the version of Landlock from which on it holds back signals
 PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
 

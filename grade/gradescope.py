@@ -4,7 +4,6 @@ Source: https://gradescope-autograders.readthedocs.io/en/latest/specs/
 """
 
 import json
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -79,7 +78,7 @@ def write_package(path: Path, points: "Shares", file: Path) -> str:
 
 
 def results(report: "Report", lines: list[str]) -> dict[str, Any]:
-    """A report in Gradescope's format. What a submission printed is not shown: it may hold the hidden checks' inputs."""
+    """A report in Gradescope's format, without what a submission printed, which may be the hidden checks' inputs."""
     tests = []
     for question in report.questions:
         notes = ["note: it prints" if note.startswith("it prints") else f"note: {note}" for note in question.notes]
@@ -115,7 +114,7 @@ def run(root: Path) -> None:
     out = root / "results" / "results.json"
     unfinished = out.with_suffix(".part")
     unfinished.write_text(json.dumps(results(report, lines), indent=1), encoding="utf-8")
-    os.replace(unfinished, out)
+    unfinished.replace(out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GIVEN = Path(__file__).with_name("given")
 # What students write.
 GRADED = {
-    "q1_solution": "log_likelihood_bernoulli log_likelihood_normal log_mean_exp kl_gaussian_gaussian_analytic kl_gaussian_gaussian_mc",
+    "q1_solution": "log_likelihood_bernoulli log_likelihood_normal log_mean_exp kl_gaussian_gaussian_analytic "
+    "kl_gaussian_gaussian_mc",
     "gan": "jsd w1 ogp r1gp make_losses apply_exponential_moving_average make_train_step",
     "solution": "planar_transformation get_logdet Flow.forward loss1 loss2",
 }
@@ -79,7 +80,7 @@ def strip(source: str, graded: list[str], kept: list[str]) -> str:
         if name in named and name not in wanted:
             wanted.add(name)
             pending += [] if name in graded else _used(named[name])
-            pending += [part.id for part in ast.walk(_annotations(named[name])) if isinstance(part, ast.Name)]
+            pending += [part.id for part in ast.walk(_signature(named[name])) if isinstance(part, ast.Name)]
     edits: list[tuple[int, int, list[str]]] = []  # first line, last line, what stands there instead
     for node in tree.body[1:]:
         names = _names(node)
@@ -100,8 +101,8 @@ def strip(source: str, graded: list[str], kept: list[str]) -> str:
     doc = (ast.get_docstring(tree) or "").split("\n\n")[0]
     imports = "\n".join(_imports(tree, body))
     text = f'"""{doc}"""\n\n{imports}\n\n\n{body}\n'
-    for pattern, instead in UNTIDY.items():
-        text = re.sub(pattern, instead, text, flags=re.MULTILINE)
+    for pattern, tidy in UNTIDY.items():
+        text = re.sub(pattern, tidy, text, flags=re.MULTILINE)
     return text
 
 
@@ -124,19 +125,11 @@ def _used(node: ast.stmt) -> list[str]:
     return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
 
 
-def _annotations(node: ast.stmt) -> ast.AST:
-    """A function's signature."""
-    if isinstance(node, ast.FunctionDef):
-        return (
-            ast.Module([ast.Expr(node.returns)] if node.returns else [], []) if not node.args.args else _signature(node)
-        )
-    return ast.Module([], [])
-
-
-def _signature(node: ast.FunctionDef) -> ast.AST:
-    parts = [argument.annotation for argument in [*node.args.args, *node.args.kwonlyargs]]
-    parts += [node.returns, *node.args.defaults]
-    return ast.Module([ast.Expr(part) for part in parts if part], [])
+def _signature(node: ast.stmt) -> ast.AST:
+    """A function's arguments and annotations."""
+    if not isinstance(node, ast.FunctionDef):
+        return ast.Module([], [])
+    return ast.FunctionDef("f", node.args, [ast.Pass()], [], node.returns)
 
 
 def _first(node: ast.stmt, lines: list[str]) -> int:
@@ -192,18 +185,13 @@ def _with_points(text: str, points: Shares) -> str:
 
 def notebook(text: str) -> dict[str, Any]:
     """A notebook from a text whose cells begin with ``# %%`` or, those of prose, ``# %% [markdown]``."""
-    cells = []
+    cells: list[dict[str, Any]] = []
     for part in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
         head, _, body = part.partition("\n")
         lines = body.strip("\n").splitlines(keepends=True)
         if "[markdown]" in head:
-            cells.append(
-                {
-                    "cell_type": "markdown",
-                    "metadata": {},
-                    "source": [line.removeprefix("# ").removeprefix("#") for line in lines],
-                }
-            )
+            prose = [line.removeprefix("# ").removeprefix("#") for line in lines]
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": prose})
         else:
             cells.append({"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": lines})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,12 +10,13 @@ from torch import Tensor
 import q1_solution
 from grade.question import Json, Question, Results, Trial, of_trials, remarks
 from grade.scenarios import decode
-from grade.verdict import Finding, Known, close, compare, failure, worst
+from grade.verdict import Finding, Known, close, compare, failure, known, worst
 
 FILE = "q1_solution"
 DIM, GROUPS = 3, 4  # of the Monte Carlo cases: size of a sample, and different ones in a batch
 SIGMAS = 6.0  # standard errors that an estimate may be away
 LOG_2PI = math.log(2 * math.pi)
+SHAPES = (("values", (5, 3)), ("values", (4, 9)), ("B = 1", (1, 6)), ("D = 784", (3, 784)))
 # Sums over the last dimension alone and broadcasts: for those who call it with their draws in another dimension.
 LAST_DIMENSION = """
 import math
@@ -44,100 +46,51 @@ def _call(name: str, *arguments: Tensor) -> Json:
     return {"function": name, "args": list(arguments)}
 
 
-def _sums(terms: Tensor, known: list[tuple[Tensor, str]]) -> list[Known]:
-    """Known wrong answers of a function that sums terms, from those of wrong terms."""
-    size = terms.shape[1]
-    wrong = [Known(other.sum(1), hint) for other, hint in known]
-    wrong.append(Known(terms, f"the sum over the {size} dimensions is missing: (B, D) is returned, not (B,)"))
-    wrong.append(Known(terms.mean(1), "the mean over the dimensions is taken, not the sum"))
-    wrong.append(Known(terms.sum(0), "the sum runs over the batch, not over the dimensions"))
-    return wrong + [Known(-other.values, f"{other.hint}; and the sign is turned") for other in wrong[: len(known)]]
+def _sums(terms: Tensor, section: str, **names: Any) -> list[Known]:
+    """Known wrong answers of a function that sums terms over the dimensions, from those of wrong terms."""
+    wrong = [Known(other.values.sum(1), other.hint) for other in known(section, terms=terms, **names)]
+    turned = [Known(-other.values, f"{other.hint}; and the sign is turned") for other in wrong]
+    missing = f"the sum over the {terms.shape[1]} dimensions is missing: (B, D) is returned, not (B,)"
+    return [
+        *wrong,
+        Known(terms, missing),
+        Known(terms.mean(1), "the mean over the dimensions is taken, not the sum"),
+        Known(terms.sum(0), "the sum runs over the batch, not over the dimensions"),
+        *turned,
+    ]
 
 
 def _bernoulli() -> Question:
-    trials = []
-    for check, shape in (("values", (5, 3)), ("values", (4, 9)), ("B = 1", (1, 6)), ("D = 784", (3, 784))):
-        mu = torch.sigmoid(1.5 * _random(11 + shape[1], *shape))
-        x = (_random(12 + shape[1], *shape) > 0).float()
+    name, trials = "log_likelihood_bernoulli", []
+    for check, shape in SHAPES:
+        mu, x = torch.sigmoid(1.5 * _random(11 + shape[1], *shape)), (_random(12 + shape[1], *shape) > 0).float()
         m, t = mu.double(), x.double()
         terms = t * m.log() + (1 - t) * (1 - m).log()
-        known = [
-            (t * m.log(), "the term (1 - x) log(1 - mu) is missing"),
-            ((1 - t) * m.log() + t * (1 - m).log(), "mu and target are swapped, or x and 1 - x"),
-            (t * m + (1 - t) * (1 - m), "the logarithm is missing"),
-            (t * torch.log2(m) + (1 - t) * torch.log2(1 - m), "the logarithm is to base 2: nats are asked"),
-            (t * torch.log10(m) + (1 - t) * torch.log10(1 - m), "the logarithm is to base 10: nats are asked"),
-            (t * m - torch.nn.functional.softplus(m), "mu is a mean already, not a logit"),
-        ]
-        trials.append(Trial(check, _call("log_likelihood_bernoulli", mu, x), terms.sum(1), _sums(terms, known)))
-    return _simple("1.1", "log_likelihood_bernoulli", trials)
+        trials.append(Trial(check, _call(name, mu, x), terms.sum(1), _sums(terms, name, m=m, t=t)))
+    return _simple("1.1", name, trials)
 
 
 def _normal() -> Question:
-    trials = []
-    for check, shape in (("values", (5, 3)), ("values", (4, 9)), ("B = 1", (1, 6)), ("D = 784", (3, 784))):
+    name, trials = "log_likelihood_normal", []
+    for check, shape in SHAPES:
         mu, logvar, z = (scale * _random(seed + shape[1], *shape) for scale, seed in ((1, 21), (0.7, 22), (1.5, 23)))
         m, v, x = mu.double(), logvar.double(), z.double()
-        square, constant = (x - m) ** 2, torch.full_like(m, LOG_2PI)
-        terms = -0.5 * (constant + v + square * torch.exp(-v))
-        known = [
-            (-0.5 * (v + square * torch.exp(-v)), "the constant D/2 log 2π is missing"),
-            (-0.5 * (constant + v.abs().log() + square / v), "the log-variance is used as the variance"),
-            (
-                -0.5 * (constant + 2 * v + square * torch.exp(-2 * v)),
-                "the log-variance is used as the logarithm of the standard deviation",
-            ),
-            (-0.5 * (constant + v + square * torch.exp(-2 * v)), "the square is divided by the variance's square"),
-            (
-                -0.5 * (constant + v + square * torch.exp(-v / 2)),
-                "the square is divided by the standard deviation, not by the variance",
-            ),
-            (
-                -0.5 * (constant + 0.5 * v + square * torch.exp(-v)),
-                "log sigma is half of logvar, and -log sigma is asked: a factor 1/2 too much before logvar",
-            ),
-            (-0.5 * (constant + 2 * v + square * torch.exp(-v)), "the factor 1/2 before logvar is missing"),
-            (-0.5 * (constant + v) - square * torch.exp(-v), "the factor 1/2 before the square is missing"),
-            (-0.5 * (2 * constant + v + square * torch.exp(-v)), "the constant is log 2π, and D/2 log 2π is asked"),
-            (-0.5 * (constant - v + square * torch.exp(-v)), "the sign of logvar is turned"),
-            (-0.5 * (constant + v - square * torch.exp(-v)), "the sign of the square is turned"),
-            (-0.5 * (constant + square * torch.exp(-v)), "the term with logvar is missing"),
-            (-0.5 * (constant + v + (x - m).abs() * torch.exp(-v)), "the difference is not squared"),
-            (-0.5 * (constant + v + square), "the square is not divided by the variance"),
-            (terms.exp(), "the density is returned, not its logarithm"),
-            (-0.5 * (constant / shape[1] + v + square * torch.exp(-v)), "the constant counts once, not D times"),
-            (-0.5 * (constant * shape[1] + v + square * torch.exp(-v)), "the constant D/2 log 2π is counted D times"),
-        ]
-        trials.append(Trial(check, _call("log_likelihood_normal", mu, logvar, z), terms.sum(1), _sums(terms, known)))
-    return _simple("1.2", "log_likelihood_normal", trials)
+        s, c = (x - m) ** 2, torch.full_like(m, LOG_2PI)
+        terms = -0.5 * (c + v + s * torch.exp(-v))
+        wrong = _sums(terms, name, v=v, s=s, c=c, D=shape[1])
+        trials.append(Trial(check, _call(name, mu, logvar, z), terms.sum(1), wrong))
+    return _simple("1.2", name, trials)
 
 
 def _log_mean_exp() -> Question:
-    small, single = 2 * _random(31, 4, 6), 2 * _random(32, 1, 7)
+    name, trials = "log_mean_exp", []
     far = _random(33, 4, 6) + torch.tensor([[-1000.0], [0.0], [1000.0], [-300.0]])
-    trials = []
+    small, single = 2 * _random(31, 4, 6), 2 * _random(32, 1, 7)
     for check, y in (("values", small), ("values", _random(34, 6, 3)), ("stable", far), ("B = 1", single)):
-        exact = y.double()
-        right, largest = q1_solution.log_mean_exp(exact), exact.max(1).values
-        count = math.log(y.shape[1])
-        known = [
-            Known(right + count, "the mean is a sum: log K is missing"),
-            Known(right - largest, "the maximum is not added again"),
-            Known(right - largest + exact.max(), "the maximum is that of the whole batch, not of each row"),
-            Known((right - largest)[:, None] + largest, "a (B, B) matrix: add the maximum as (B,)"),
-            Known((right - largest) + largest[:, None], "a (B, B) matrix: add the maximum as (B,)"),
-            Known(q1_solution.log_mean_exp(exact.T), "the mean runs over the batch, not over the samples"),
-            Known(exact.mean(1), "the mean of y: the exponential is missing"),
-            Known(right.exp(), "the logarithm is missing"),
-            Known(
-                torch.logsumexp(exact.flatten(), 0) - math.log(y.numel()),
-                "one number for the whole batch: return one for each row",
-            ),
-            Known(right + largest, "the maximum is added, but not subtracted"),
-            Known(exact - exact + right[:, None], "the mean keeps the dimension of the samples"),
-        ]
-        trials.append(Trial(check, _call("log_mean_exp", y), right, known))
-    question = _simple("1.3", "log_mean_exp", trials)
+        right = q1_solution.log_mean_exp(y.double())
+        wrong = known(name, y=y.double(), a=y.double().max(1).values, right=right, K=y.shape[1])
+        trials.append(Trial(check, _call(name, y), right, wrong))
+    question = _simple("1.3", name, trials)
     simple = question.judge
 
     def judge(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
@@ -161,59 +114,15 @@ def _divergence(mu_q: Tensor, v_q: Tensor, mu_p: Tensor, v_p: Tensor) -> Tensor:
 
 
 def _analytic() -> Question:
-    trials = []
-    for check, shape in (("values", (5, 3)), ("values", (4, 9)), ("B = 1", (1, 6))):
+    name, trials = "kl_gaussian_gaussian_analytic", []
+    for check, shape in SHAPES[:3]:
         arguments = _gaussians(40 + shape[1], *shape)
-        mu_q, v_q, mu_p, v_p = (argument.double() for argument in arguments)
-        terms = _divergence(mu_q, v_q, mu_p, v_p)
-        square, growth, size = (mu_q - mu_p) ** 2, (v_q - v_p).exp(), shape[1]
-        known = [
-            (_divergence(mu_p, v_p, mu_q, v_q), "this is KL(p‖q): the roles of q and p are swapped"),
-            (terms + 0.5, "the term -1 (for each dimension) is missing"),
-            (terms + 0.5 - 0.5 / size, "the -1 counts once, not for each of the D dimensions"),
-            (terms + 1, "the sign of the term -1 is turned"),
-            (2 * terms + 0.5, "the factor 1/2 is not before all terms"),
-            (terms - 0.5, "-1 is subtracted with a factor of its own: 1/2 of it is asked"),
-            (terms + 0.5 * square * torch.exp(-v_p), "the factor 1/2 before the square is missing"),
-            (terms - 0.5 * square * torch.exp(-v_p), "the term with the means is missing"),
-            (terms - square * torch.exp(-v_p), "the sign of the square is turned"),
-            (terms + 0.5 * growth, "the factor 1/2 before the ratio of variances is missing"),
-            (terms - 0.5 * growth, "the ratio of variances is missing"),
-            (terms - 0.5 * (v_p - v_q), "the logarithm of the variances is missing"),
-            (terms - (v_p - v_q), "the sign of the logarithm of the variances is turned"),
-            (terms + 0.5 * (v_p - v_q), "the factor 1/2 before the log-variances is missing"),
-            (terms - 0.25 * (v_p - v_q), "logvar is halved twice"),
-            (
-                _divergence(mu_q, 2 * v_q, mu_p, 2 * v_p),
-                "the log-variance is used as the logarithm of the standard deviation",
-            ),
-            (
-                0.5 * (v_p - v_q - 1 + (2 * (v_q - v_p)).exp() + square * torch.exp(-2 * v_p)),
-                "exp(logvar) is the variance already: it is squared",
-            ),
-            (_divergence(mu_q, v_q / 2, mu_p, v_p / 2), "the standard deviation is used as the variance"),
-            (terms + 0.5 * square * (1 - torch.exp(-v_p)), "the square of the means is not divided by p's variance"),
-            (
-                terms + 0.5 * square * (torch.exp(-v_q) - torch.exp(-v_p)),
-                "the square of the means is divided by q's variance, not by p's",
-            ),
-            (
-                terms + 0.5 * ((mu_q - mu_p).abs() - square) * torch.exp(-v_p),
-                "the difference of the means is not squared",
-            ),
-            (terms + 0.5 * ((mu_q - mu_p) - square) * torch.exp(-v_p), "the difference of the means is not squared"),
-            (
-                0.5 * (v_p.abs().log() - v_q.abs().log() - 1 + (v_q + square) / v_p),
-                "the log-variance is used as the variance",
-            ),
-            (0.5 * (v_q.exp() - v_q - 1 + mu_q**2), "p is taken as a standard normal"),
-        ]
-        name = "kl_gaussian_gaussian_analytic"
-        trials.append(Trial(check, _call(name, *arguments), terms.sum(1), _sums(terms, known)))
-    return _simple("1.4", "kl_gaussian_gaussian_analytic", trials)
-
-
-# --- Monte Carlo -------------------------------------------------------------------------------------------------------
+        pair = dict(zip(("mu_q", "v_q", "mu_p", "v_p"), (argument.double() for argument in arguments), strict=True))
+        terms = _divergence(**pair)
+        s, r = (pair["mu_q"] - pair["mu_p"]) ** 2, (pair["v_q"] - pair["v_p"]).exp()
+        wrong = _sums(terms, name, kl=_divergence, s=s, r=r, D=shape[1], **pair)
+        trials.append(Trial(check, _call(name, *arguments), terms.sum(1), wrong))
+    return _simple("1.4", name, trials)
 
 
 class Estimates:
@@ -230,62 +139,29 @@ class Estimates:
             self.case["kwargs"] = {"num_samples": samples}
         if leaves:
             self.case["leaves"] = [0]
-        exact = [part.double() for part in self.groups]
-        self.right = _divergence(*exact).sum(1)
-        log_ratio = _ratio(*exact, _draws(exact[0], torch.exp(exact[1] / 2)))
-        self.spread = log_ratio.std(0)
-        self.known = _known_estimates(*exact, self.draws)
+        mu_q, v_q, mu_p, v_p = (part.double() for part in self.groups)
+        self.right = _divergence(mu_q, v_q, mu_p, v_p).sum(1)
 
+        def draws(mean: Tensor, deviation: Tensor) -> Tensor:
+            return mean + deviation * _random(59, 20_000, GROUPS, DIM).double()
 
-def _draws(mean: Tensor, deviation: Tensor, count: int = 20_000) -> Tensor:
-    noise = torch.randn(count, *mean.shape, generator=torch.Generator().manual_seed(59), dtype=torch.float64)
-    return mean + deviation * noise
+        def ratio(z: Tensor) -> Tensor:
+            return _log_normal(mu_q, v_q, z) - _log_normal(mu_p, v_p, z)
+
+        z = draws(mu_q, torch.exp(v_q / 2))
+        self.spread = ratio(z).std(0)
+        whole = len(z) // self.draws * self.draws
+        pair = {"mu_q": mu_q, "v_q": v_q, "mu_p": mu_p, "v_p": v_p}
+        functions = {"kl": _divergence, "ratio": ratio, "draws": draws, "S": self.draws, "D": DIM}
+        each = ratio(z[:whole]).reshape(-1, self.draws, GROUPS)
+        uniform = torch.rand(z.shape, generator=torch.Generator().manual_seed(58), dtype=torch.float64)
+        estimated = {"right": self.right, "each": each, "log_q": _log_normal(mu_q, v_q, z[:whole]), "uniform": uniform}
+        wrong = known("kl_gaussian_gaussian_mc", **pair, **functions, **estimated)
+        self.known = [Known(other.values.reshape(-1, GROUPS).mean(0), other.hint) for other in wrong]
 
 
 def _log_normal(mean: Tensor, v: Tensor, z: Tensor) -> Tensor:
     return -0.5 * (LOG_2PI + v + (z - mean) ** 2 * torch.exp(-v)).sum(-1)
-
-
-def _ratio(mu_q: Tensor, v_q: Tensor, mu_p: Tensor, v_p: Tensor, z: Tensor) -> Tensor:
-    return _log_normal(mu_q, v_q, z) - _log_normal(mu_p, v_p, z)
-
-
-def _known_estimates(mu_q: Tensor, v_q: Tensor, mu_p: Tensor, v_p: Tensor, draws: int) -> list[Known]:
-    """The means of estimates that are known to be wrong."""
-    pair = (mu_q, v_q, mu_p, v_p)
-    exact = _divergence(*pair).sum(1)
-    uniform = torch.rand(20_000, *mu_q.shape, generator=torch.Generator().manual_seed(58), dtype=torch.float64)
-    ratio = _ratio(*pair, _draws(mu_q, torch.exp(v_q / 2)))
-    averages = ratio[: len(ratio) // draws * draws].reshape(-1, draws, GROUPS)
-    found = [
-        (_ratio(*pair, _draws(mu_q, v_q.exp())), "the variance is used as the standard deviation of the draws"),
-        (_ratio(*pair, _draws(mu_q, v_q)), "the log-variance is used as the standard deviation of the draws"),
-        (-exact[None], "the sign is turned: log q - log p is asked"),
-        (_divergence(mu_p, v_p, mu_q, v_q).sum(1)[None], "this is KL(p‖q): the roles of q and p are swapped"),
-        (_ratio(*pair, _draws(mu_p, torch.exp(v_p / 2))), "the draws are from p: they must be from q"),
-        (averages.mean(1).abs(), "the absolute value of the estimate is taken: an estimate may be negative"),
-        (averages.abs().mean(1), "the absolute value of each draw is taken: a draw may be negative"),
-        (
-            torch.logsumexp(averages, 1) - math.log(draws),
-            "the logarithm of the mean of the ratios: the mean of their logarithms is asked",
-        ),
-        (exact[None] * draws, "the sum over the draws is taken, not the mean"),
-        (exact[None] / DIM, "the mean over the dimensions is taken, not the sum"),
-        (_ratio(*pair, mu_q + torch.exp(v_q / 2) * uniform), "the noise is uniform: it must be normal"),
-        (_ratio(*pair, _draws(0 * mu_q, torch.exp(v_q / 2))), "the draws are not shifted by q's mean"),
-        (_ratio(*pair, _draws(0 * mu_q, 1 + 0 * v_q)), "the draws are standard normal: they must be from q"),
-        (_ratio(*pair, _draws(mu_q, 1 + 0 * v_q)), "the draws have a standard deviation of 1: they must be from q"),
-        (_ratio(*pair, mu_q[None]), "the noise is missing: the mean is taken as the draw"),
-        (_log_normal(mu_q, v_q, _draws(mu_q, torch.exp(v_q / 2))), "log p(z) is not subtracted"),
-        (-_log_normal(mu_p, v_p, _draws(mu_q, torch.exp(v_q / 2))), "log q(z) is missing"),
-        (
-            (ratio * _log_normal(mu_q, v_q, _draws(mu_q, torch.exp(v_q / 2))).exp()),
-            "log q - log p is weighted by q: the draws are from q already",
-        ),
-        (exact[None] / 2, "half of the right value: a factor 1/2 too much"),
-        (exact[None] * 2, "twice the right value"),
-    ]
-    return [Known(values.mean(0), hint) for values, hint in found]
 
 
 def _monte_carlo() -> Question:
@@ -322,46 +198,36 @@ def _monte_carlo() -> Question:
 
 
 def _judge_estimate(estimate: Estimates, result: Json, other_shape: float) -> Finding:
-    answer = result.get("value")
-    rows = estimate.repeats * GROUPS or 1
+    answer, rows = result.get("value"), estimate.repeats * GROUPS or 1
     if not isinstance(answer, dict) or not isinstance(answer.get("tensor"), list):
         return compare(answer, torch.zeros(rows))
     values = decode({**answer, "dtype": "float64"})
+    shape = tuple(values.shape)
     if values.numel() != rows:
-        shape = tuple(values.shape)
-        samples = (
-            ": the mean over the draws is missing"
-            if estimate.draws in shape and values.numel() == rows * estimate.draws
-            else ""
-        )
-        dimensions = ": the sum over the dimensions is missing" if values.numel() == rows * DIM else ""
-        one = ": one number for the whole batch" if values.numel() == 1 else ""
-        return Finding("", 0, f"the shape is {shape}, not ({rows},){samples or dimensions or one}")
+        kept = {1: ": one number for the whole batch", rows * DIM: ": the sum over the dimensions is missing"}
+        kept[rows * estimate.draws] = ": the mean over the draws is missing"
+        return Finding("", 0, f"the shape is {shape}, not ({rows},){kept.get(values.numel(), '')}")
     if not values.isfinite().all():
         return Finding("", 0, "not a number (NaN) or infinite")
-    groups = 1 if estimate.repeats == 0 else GROUPS
-    table = values.reshape(-1, groups)
-    right, spread = estimate.right[:groups], estimate.spread[:groups] / math.sqrt(estimate.draws)
-    mean = table.mean(0)
-    if len(table) > 1 and (table.std(0) < 1e-4 * spread).all() and close(mean, right):
-        return Finding("", 0, "this is the closed form: a Monte Carlo estimate from draws of q is asked")
-    if (
-        len(table) > 1
-        and estimate.draws > 1
-        and (table.std(0) > 3 * spread).all()
-        and _near(mean, right, table, spread * math.sqrt(estimate.draws))
-    ):
-        return Finding("", 0, "num_samples is ignored: the estimates are as noisy as with one draw")
+    table = values.reshape(-1, GROUPS if estimate.repeats else 1)
+    groups, mean = table.shape[1], table.mean(0)
+    right, single = estimate.right[:groups], estimate.spread[:groups]
+    spread = single / math.sqrt(estimate.draws)
+    if len(table) > 1:
+        if (table.std(0) < 1e-4 * spread).all() and close(mean, right):
+            return Finding("", 0, "this is the closed form: a Monte Carlo estimate from draws of q is asked")
+        noisy = estimate.draws > 1 and bool((table.std(0) > 3 * spread).all())
+        if noisy and _near(mean, right, table, single):
+            return Finding("", 0, "num_samples is ignored: the estimates are as noisy as with one draw")
     if not _near(mean, right, table, spread):
-        known = [k for k in estimate.known if _near(mean, k.values[:groups], table, spread, 0.05)]
-        nearest = min(known, key=lambda k: (mean - k.values[:groups]).abs().sum().item(), default=None)
-        hint = nearest.hint if nearest else ""
+        fitting = [k for k in estimate.known if _near(mean, k.values[:groups], table, spread, 0.05)]
+        if fitting:
+            return Finding("", 0, min(fitting, key=lambda k: (mean - k.values[:groups]).abs().sum().item()).hint)
         far = ((mean - right).abs() / right.abs().clamp(min=0.1)).argmax()
-        return Finding(
-            "", 0, hint or f"the mean of the estimates is {mean[far]:.4g} where the divergence is {right[far]:.4g}"
-        )
+        means = f"the mean of the estimates is {mean[far]:.4g} where the divergence is {right[far]:.4g}"
+        return Finding("", 0, means)
     if answer["shape"] != [rows]:
-        return Finding("", other_shape, f"the values are right, the shape is {tuple(values.shape)} and not ({rows},)")
+        return Finding("", other_shape, f"the values are right, the shape is {shape} and not ({rows},)")
     return Finding("", 1)
 
 

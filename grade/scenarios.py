@@ -84,9 +84,9 @@ class Descent:
     """Gradient descent that writes down every step."""
 
     def __init__(self, name: str, players: dict[str, nn.Module], lr: float, events: list[Json]) -> None:
-        self.param_groups = [{"params": list(players[name].parameters()), "lr": lr}]
+        self.param_groups: list[Json] = [{"params": list(players[name].parameters()), "lr": lr}]
         self.name, self.players, self.lr, self.events = name, players, lr, events
-        self.defaults, self.state = {"lr": lr}, {}
+        self.defaults, self.state = {"lr": lr}, {}  # type: ignore[var-annotated]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for parameter in self.param_groups[0]["params"]:
@@ -197,16 +197,21 @@ def refusals(module: ModuleType, case: Json) -> Json:
     return {"raised": raised}
 
 
+def network() -> nn.Sequential:
+    """A network with parameters and buffers."""
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
 def average(module: ModuleType, case: Json) -> Json:
-    """Move one network towards another, which has parameters and a buffer."""
-    source, target = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)) for _ in range(2))
-    for network, values in ((source, case["source"]), (target, case["target"])):
-        nn.utils.vector_to_parameters(values, network.parameters())
-        network[1].running_mean += values[:4]  # type: ignore[operator]
+    """Move one network towards another."""
+    source, target = network(), network()
+    for net, values in ((source, case["source"]), (target, case["target"])):
+        nn.utils.vector_to_parameters(values, net.parameters())
+        net[1].running_mean.add_(values[:4])  # type: ignore[operator,union-attr]
     find(module, "apply_exponential_moving_average")(source, target, *case["alpha"])
 
-    def flat(network: nn.Module) -> Json:
-        return encode(torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()]))
+    def flat(net: nn.Module) -> Json:
+        return encode(nn.utils.parameters_to_vector(net.parameters()))
 
     buffer = target[1].running_mean
     return {"value": flat(target), "source": flat(source), "buffer": encode(buffer)}
@@ -221,7 +226,7 @@ def train_step(module: ModuleType, case: Json) -> Json:
     events = generator.events
     averaged = copy.deepcopy(generator)
     with torch.no_grad():
-        averaged.shift += 1
+        averaged.shift.add_(1)
     players = {"critic": critic, "generator": generator, "averaged": averaged}
     optimizers = [Descent(name, players, case["lr"], events) for name in ("critic", "generator")]
     real, value = Real(case["real"], events), None

@@ -105,7 +105,7 @@ def _python_files(folder: Path) -> Iterator[Path]:
 
 
 def _rank(path: Path, name: str) -> int | None:
-    """How well a file's name fits: 0 for the name itself, 1 for a copy of it, 2 for one with a prefix; None for another."""
+    """How well a file's name fits: 0 is the name itself, 1 a copy of it, 2 one with a prefix; None is another."""
     stem = path.stem.lower()
     if path.suffix.lower() != ".py" or re.match(r"tests?[_\W]", stem):
         return None

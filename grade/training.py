@@ -1,4 +1,4 @@
-"""Question 2.5, the training step: judged by what it does to players, data and optimisers that write everything down."""
+"""Question 2.5, the training step, judged by what it does to players, data and optimisers that write it all down."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 import gan
+from grade.penalties import gradients
 from grade.question import Json, Question, Results
 from grade.scenarios import Critic, Generator, decode
 from grade.verdict import Finding, close, failure
 
 FILE = "gan"
+METRICS = {"JSD": gan.jsd, "W1": gan.w1}
 CHECKS = ("critic's updates", "fresh batches", "generator's update", "moving average")
 
 
@@ -39,10 +41,14 @@ def question() -> Question:
         prints = any(result.get("prints") for result in results if result)
         return findings, [*["train_step returns nothing"] * nothing, *["it prints"] * prints]
 
-    text = Path(gan.__file__).read_text(encoding="utf-8")
-    names = ["jsd", "w1", "ogp", "r1gp", "make_losses", "apply_exponential_moving_average"]
     cases = [game.case for game in games]
-    return Question("2.5", FILE, ("make_train_step",), "train_step", cases, judge, [{"source": text, "names": names}])
+    return Question("2.5", FILE, ("make_train_step",), "train_step", cases, judge, [stand_in()])
+
+
+def stand_in() -> Json:
+    """Our functions, to stand in for the submission's."""
+    names = ["jsd", "w1", "ogp", "r1gp", "make_losses", "apply_exponential_moving_average"]
+    return {"source": Path(gan.__file__).read_text(encoding="utf-8"), "names": names}
 
 
 class Game:
@@ -109,7 +115,7 @@ class Game:
         return Finding(check, 1)
 
     def _critic_hint(self, event: Json) -> str:
-        """What is wrong with the gradient of an update of the critic; empty where nothing is. Notes the batches used."""
+        """What is wrong with an update of the critic; empty where nothing is. Writes down the batches that it used."""
         grads = _flat(event["grads"])
         for i in event["reals"]:
             for j in event["fakes"]:
@@ -132,13 +138,13 @@ class Game:
         if not grads.any():
             return "the critic's update: there is no gradient (no backward(), or zero_grad() after it)"
         if event["earlier"] is not None:
-            return "the critic's update: the gradient is not that of the critic's loss on one batch; is zero_grad() missing, so that gradients add up?"
+            return "the critic's update: not the gradient of its loss on one batch; do gradients add up (zero_grad)?"
         return "the critic's update: the gradient is not that of the critic's loss on one batch"
 
     def _critic_gradients(self, event: Json, i: int, j: int) -> tuple[Tensor, Tensor]:
         critic, generator = self._players(event)
         p, q = self.case["real"][i].double(), generator.draw(j).detach()
-        metric = gan.METRICS[self.loss_type](critic(p), critic(q))
+        metric = METRICS[self.loss_type](critic(p), critic(q))
         penalty: Tensor = torch.zeros((), dtype=torch.float64)
         if self.reg_type == "R1":
             penalty = gan.r1gp(p, critic(p), q, critic(q), critic)
@@ -183,7 +189,7 @@ class Game:
             for j in reversed(event["fakes"]):
                 critic, generator = self._players(event)
                 p, q = self.case["real"][i].double(), generator.draw(j)
-                right = _gradient(gan.METRICS[self.loss_type](critic(p), critic(q)), generator)
+                right = _gradient(METRICS[self.loss_type](critic(p), critic(q)), generator)
                 if close(grads, right):
                     return ""
                 if close(grads, -right):
@@ -195,7 +201,7 @@ class Game:
             return (
                 "the generator's update: there is no gradient (is the generated batch detached, or backward() missing?)"
             )
-        return "the generator's update: the gradient is not that of the metric; do gradients of the critic's updates add up (zero_grad)?"
+        return "the generator's update: the gradient is not that of the metric; do gradients add up (zero_grad)?"
 
     # --- the average ---
 
@@ -274,10 +280,4 @@ def _flat(values: list[Json]) -> Tensor:
 
 
 def _gradient(value: Tensor, player: torch.nn.Module) -> Tensor:
-    parameters = list(player.parameters())
-    if not value.requires_grad:
-        return torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
-    grads = torch.autograd.grad(value, parameters, allow_unused=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, grads, strict=True)]
-    )
+    return torch.cat([gradient.reshape(-1) for gradient in gradients(value, player)])

@@ -13,6 +13,8 @@ from torch import Tensor
 from grade.scenarios import decode
 
 POINTS = Path(__file__).with_name("points.toml")
+HINTS = tomllib.loads(Path(__file__).with_name("hints.toml").read_text(encoding="utf-8"))
+FUNCTIONS = {name: getattr(torch, name) for name in ("abs", "exp", "log", "sigmoid", "sqrt", "tanh")}
 TOLERANCE = 1e-3
 Json = dict[str, Any]
 Shares = Mapping[str, Any]
@@ -123,6 +125,16 @@ class Known:
     hint: str
 
 
+def known(section: str, **names: Any) -> list[Known]:
+    """The known wrong answers of a section of ``hints.toml``, computed from the names that it uses."""
+    space = {"torch": torch, "F": torch.nn.functional, "math": math, **FUNCTIONS, **names}
+    found = []
+    for hint, expressions in HINTS[section].items():
+        for expression in [expressions] if isinstance(expressions, str) else expressions:
+            found.append(Known(torch.as_tensor(eval(expression, space)).detach(), hint))
+    return found
+
+
 def judge(
     result: Json | None, key: str, right: Tensor, known: Sequence[Known], reason: str, other_shape: float
 ) -> Finding:
@@ -169,7 +181,7 @@ def explain(result: Json) -> str:
 
 
 def compare(answer: Any, right: Tensor, known: Sequence[Known] = (), other_shape: float = 0.5) -> Finding:
-    """Compare an encoded value with the right one, by values and by shape; a scalar may have any shape of one element."""
+    """Compare an encoded value with the right one, by values and shape; a scalar may have any shape of one element."""
     if not isinstance(answer, dict):
         return Finding("", 0, "what came back cannot be read")
     if "tensor" not in answer:
@@ -202,7 +214,7 @@ def wrong(values: Tensor, right: Tensor, known: Sequence[Known]) -> str:
     if values.shape != right.shape:
         batch = len(right) if right.dim() else 0
         if batch > 1 and values.dim() >= 2 and list(values.shape).count(batch) >= 2:
-            return f"a {_shape(values)} matrix where {_shape(right)} is asked: (B,) and (B, 1) are broadcast against each other"
+            return f"a {_shape(values)} matrix, not {_shape(right)}: (B,) and (B, 1) are broadcast against each other"
         if values.numel() == 1 and right.numel() > 1:
             return "one number for the whole batch: return one for each sample"
         return f"the shape is {_shape(values)}, not {_shape(right)}"

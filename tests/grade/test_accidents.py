@@ -107,10 +107,14 @@ attempt(os.kill, {os.getpid()}, 15)
     "place", ["'..'", repr(str(ROOT)), "os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')"]
 )
 def test_our_answers_cannot_be_imported(place, verdict_of):
-    text = f"import os, sys\nsys.path.insert(0, {place})\nimport q1_solution as theirs\nlog_mean_exp = theirs.log_mean_exp\n"
-    assert verdict_of("1.3", text).points == 0
-    text = f"import os, sys\nsys.path.insert(0, {place})\nfrom grade.question1 import questions\nimport gan as x\nlog_mean_exp = x.jsd\n"
-    assert verdict_of("1.3", text).points == 0
+    start = f"import os, sys\nsys.path.insert(0, {place})\n"
+    assert verdict_of("1.3", start + "import q1_solution as x\nlog_mean_exp = x.log_mean_exp\n").points == 0
+    assert (
+        verdict_of(
+            "1.3", start + "import gan, grade.question1 as x\nlog_mean_exp = x.q1_solution.log_mean_exp\n"
+        ).points
+        == 0
+    )
 
 
 def test_a_daemon_left_behind_is_ended(verdict_of):

@@ -13,8 +13,10 @@ from grade.__main__ import main
 from tests.grade.conftest import changed, right
 
 # The fields that Gradescope documents: https://gradescope-autograders.readthedocs.io/en/latest/specs/
-RESULT = {"score", "execution_time", "output", "output_format", "test_output_format", "test_name_format", "visibility", "stdout_visibility", "extra_data", "tests", "leaderboard"}  # fmt: skip
-TEST = {"score", "max_score", "status", "name", "name_format", "number", "output", "output_format", "tags", "visibility", "extra_data"}  # fmt: skip
+RESULT = {"score", "execution_time", "output", "output_format", "test_output_format", "test_name_format"}
+RESULT |= {"visibility", "stdout_visibility", "extra_data", "tests", "leaderboard"}
+TEST = {"score", "max_score", "status", "name", "name_format", "number", "output", "output_format"}
+TEST |= {"tags", "visibility", "extra_data"}
 VISIBILITY = {"hidden", "after_due_date", "after_published", "visible"}
 
 

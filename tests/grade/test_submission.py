@@ -21,22 +21,26 @@ def write(folder, names):
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["q1_solution.py", "gan.py", "solution.py"], {"q1_solution": "q1_solution.py", "gan": "gan.py", "solution": "solution.py"}),
-        (["a/b/q1_solution (1).py", "Q2/gan(3).py", "q3/solution-1.py"], {"q1_solution": "a/b/q1_solution (1).py", "gan": "Q2/gan(3).py", "solution": "q3/solution-1.py"}),
-        (["q1_solution (1).py", "q1_solution.py"], {"q1_solution": "q1_solution.py"}),
-        (["123_alice_gan.py", "123_alice_solution.py", "123_alice_q1_solution.py"], {"q1_solution": "123_alice_q1_solution.py", "gan": "123_alice_gan.py", "solution": "123_alice_solution.py"}),
-        (["Solution.PY", "Q1_Solution.py"], {"q1_solution": "Q1_Solution.py", "solution": "Solution.PY"}),
-        (["old/gan.py", "gan.py"], {"gan": "gan.py"}),
-        (["__MACOSX/._gan.py", "__MACOSX/gan.py", ".git/gan.py", "venv/gan.py"], {}),
-        (["test_gan.py", "tests_solution.py", "cgan.py", "organ.py", "resolution.py", "gan.ipynb", "mysolution.py"], {}),
+        (["q1_solution.py", "gan.py", "solution.py"], ["q1_solution.py", "gan.py", "solution.py"]),
+        (["a/b/q1_solution (1).py", "Q2/gan(3).py", "q3/solution-1.py"], None),
+        (["q1_solution (1).py", "q1_solution.py"], ["q1_solution.py"]),
+        (["1_alice_q1_solution.py", "1_alice_gan.py", "1_alice_solution.py"], None),
+        (["Q1_Solution.py", "Solution.PY"], None),
+        (["old/gan.py", "gan.py"], ["gan.py"]),
+        (["__MACOSX/._gan.py", "__MACOSX/gan.py", ".git/gan.py", "venv/gan.py"], []),
+        (
+            ["test_gan.py", "tests_solution.py", "cgan.py", "organ.py", "resolution.py", "gan.ipynb", "mysolution.py"],
+            [],
+        ),
     ],
-)  # fmt: skip
+)
 def test_names(names, chosen, tmp_path):
     folder = tmp_path / "submission"
     write(folder, names)
-    assert found(folder, tmp_path) == {file: f"# {name}" for file, name in chosen.items()}
+    files = [f"# {name}" for name in (names if chosen is None else chosen)]
+    assert [*found(folder, tmp_path).values()] == files
     archive = zipped(folder, tmp_path / "s.zip", "prefix/")
-    assert found(archive, tmp_path / "scratch") == {file: f"# {name}" for file, name in chosen.items()}
+    assert [*found(archive, tmp_path / "scratch").values()] == files
 
 
 def test_a_zip_cannot_write_elsewhere(tmp_path):
@@ -83,14 +87,11 @@ def test_idle(body, nothing, tmp_path):
 
 def test_statements_that_are_python_are_kept(tmp_path):
     path = tmp_path / "gan.py"
-    path.write_text(
-        "import math\n\n@f\ndef a():\n    return (1\n\nX = '''\nab\n'''\n\ndef b():\n  return X\n\nif 1:\n    y = 2\nelse:\n    y = = 3\nprint 'x'\n"
-    )
+    broken = "\n\n@f\ndef a():\n    return (1\n\n"
+    rest = "X = '''\nab\n'''\n\ndef b():\n  return X\n\nif 1:\n    y = 2\nelse:\n    y = = 3\nprint 'x'\n"
+    path.write_text("import math" + broken + rest)
     source = read(path)
-    assert {node.name if hasattr(node, "name") else type(node).__name__ for node in source.tree.body} == {
-        "Import",
-        "Assign",
-        "b",
-    }
+    kinds = {getattr(node, "name", type(node).__name__) for node in source.tree.body}
+    assert kinds == {"Import", "Assign", "b"}
     assert source.text.splitlines()[10] == "def b():"  # lines keep their numbers
     assert "never closed" in source.broken["a"]
