@@ -103,29 +103,38 @@ def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, job
         if shown:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
-    def one(paths: list[Path]) -> tuple[Report, list[str]]:
+    def one(paths: list[Path], name: str) -> tuple[Report, list[str]]:
         try:
-            return grading.grade(paths, points, seconds, progress)
+            return grading.grade(name, paths, points, seconds, progress)
         except Exception as error:  # the others are graded all the same
             traceback.print_exc()
-            return grading.nothing(paths, points, f"the grader itself failed: {error}"), []
+            return grading.nothing(name, points, f"the grader itself failed: {error}"), []
 
     reports = []
     with ThreadPoolExecutor(jobs) as pool:
-        for report, lines in pool.map(one, submissions):
+        for report, lines in pool.map(one, submissions, names(submissions)):
             progress("")
             print(table(report, lines), flush=True)
             reports.append(report)
     return reports
 
 
+def names(submissions: list[list[Path]]) -> list[str]:
+    """What submissions are called: the last part of their path, or where two would be the same, the path."""
+    wholes = [paths[0] if len(paths) == 1 else paths[0].parent for paths in submissions]
+    last = [whole.resolve().name for whole in wholes]
+    return [name if last.count(name) == 1 else str(whole) for name, whole in zip(last, wholes, strict=True)]
+
+
 def table(report: Report, lines: Sequence[str] = ()) -> str:
     """A report for people."""
     rows = [f"{report.submission}: {report.total:g} of {report.max:g} points", *lines, ""]
+    said: set[str] = set()
     for question in report.questions:
         row = f"  {question.number}  {question.points:>5.4g} of {question.max:<4g} {question.verdict}"
         rows += textwrap.wrap(row, 120, subsequent_indent=" " * 20) or [row]
-        texts = [question.hint] * bool(question.hint) + [f"note: {note}" for note in question.notes]
+        texts = [question.hint] * bool(question.hint) + [f"note: {n}" for n in question.notes if n not in said]
+        said |= set(question.notes)
         for text in texts:
             rows += textwrap.wrap(text, 100, initial_indent=" " * 20, subsequent_indent=" " * 22)
     return "\n".join([*rows, ""])

@@ -110,7 +110,7 @@ def run(root: Path) -> None:
     from grade.grading import grade
     from grade.verdict import read_points
 
-    report, lines = grade([root / "submission"], read_points(), SECONDS)
+    report, lines = grade("submission", [root / "submission"], read_points(), SECONDS)
     out = root / "results" / "results.json"
     unfinished = out.with_suffix(".part")
     unfinished.write_text(json.dumps(results(report, lines), indent=1), encoding="utf-8")

@@ -111,7 +111,7 @@ class Game:
         if any(hints):
             return Finding(check, 0, next(filter(None, hints)))
         if any(_position(step, "generator") < _position(step, "critic") for step in steps):
-            return Finding(check, 0, "the generator is updated before the critic's loop")
+            return Finding(check, 0.5, "the generator is updated before the critic's loop")
         return Finding(check, 1)
 
     def _critic_hint(self, event: Json) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from grade.__main__ import main
+from grade.__main__ import main, names
 from grade.submission import FILES
-from tests.grade.conftest import STYLES, right, zipped
+from tests.grade.conftest import STYLES, changed, right, zipped
 
 ROOT = Path(__file__).parent.parent.parent
 NUMBERS = ["1.1", "1.2", "1.3", "1.4", "1.5", "2.1", "2.2", "2.3", "2.4", "2.5", "3.1", "3.4", "3.6", "3.8"]
@@ -170,6 +170,23 @@ def test_the_grader_goes_on_when_its_server_is_gone(sandbox, verdict_of):
     sandbox.server.kill()
     sandbox.server.wait()
     assert verdict_of("1.1", right("vectorised", "q1_solution")).verdict == "right"
+
+
+def test_submissions_of_the_same_name_are_told_apart():
+    assert names([[Path("a/code")], [Path("b/code")], [Path("c.zip")]]) == ["a/code", "b/code", "c.zip"]
+    assert names([[Path("x/alice/gan.py"), Path("x/alice/solution.py")]]) == ["alice"]
+
+
+def test_a_part_that_builds_on_one_not_attempted_is_judged(verdict_of):
+    """The training step where the losses, the penalties and the average are still to be written."""
+    gan = right("vectorised", "gan")
+    for name in ("jsd", "w1", "ogp", "r1gp", "make_losses", "apply_exponential_moving_average"):
+        gan = changed(gan, name, "", "raise NotImplementedError")
+    assert verdict_of("2.5", gan).verdict == "right"
+    assert verdict_of("2.3", gan).verdict == "not attempted"
+    started = changed(gan, "make_train_step", "value.backward()", "raise NotImplementedError")
+    started = started.replace("metric, critic_loss = make_losses(loss_type, reg_type, reg_cf)", "pass")
+    assert verdict_of("2.5", started).points == 0
 
 
 def test_single_files_are_one_submission(tmp_path, lay_out, capsys):
