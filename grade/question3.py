@@ -167,7 +167,7 @@ def _judge_flow(result: Json | None, reason: str, right: list[Known], wrong: lis
     if all(fits(right)):
         return Finding("flow", 1)
     hint = next((pair[0].hint for pair in wrong if all(fits(pair))), "")
-    return Finding("flow", 0, hint or f"the flow's {right[fits(right).index(False)].hint} is wrong")
+    return Finding("flow", 0, hint or f"wrong in the flow's output: its {right[fits(right).index(False)].hint}")
 
 
 def _loss2() -> Question:

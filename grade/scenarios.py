@@ -185,18 +185,6 @@ def losses(module: ModuleType, case: Json) -> Json:
     return {"value": encode(chosen(p, q, Critic(case["critic"])))}
 
 
-def refusals(module: ModuleType, case: Json) -> Json:
-    """What a function does with arguments that are out of range: the names of the errors, None where there is none."""
-    raised: list[str | None] = []
-    for arguments in case["args"]:
-        try:
-            find(module, case["function"])(*arguments)
-            raised.append(None)
-        except Exception as error:
-            raised.append(type(error).__name__)
-    return {"raised": raised}
-
-
 def network() -> nn.Sequential:
     """A network with parameters and buffers."""
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))

@@ -1,6 +1,8 @@
 """Accidents of whole files: whatever a file does, its right functions count, and nothing outside is touched."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,46 @@ def test_our_answers_cannot_be_imported(place, verdict_of):
     )
 
 
+def test_python_holds_a_submission_where_the_kernel_does_not(tmp_path):
+    """The audit hook alone, as on macOS and Windows."""
+    work, project = tmp_path / "work", tmp_path / "project"
+    work.mkdir()
+    project.mkdir()
+    (project / "gan.py").write_text("kept")
+    script = f"""
+import os, shutil, subprocess, sys
+from pathlib import Path
+from grade import confine
+confine._landlock = lambda folders: 0
+work, project = Path({str(work)!r}), Path({str(project)!r})
+confine.confine(work, project)
+(work / "own.txt").write_text("allowed")
+os.rename(work / "own.txt", work / "renamed.txt")
+refused = [
+    lambda: (project / "gan.py").write_text("changed"),
+    lambda: (project / "gan.py").read_text(),
+    lambda: os.remove(project / "gan.py"),
+    lambda: os.rename(work / "renamed.txt", project / "gan.py"),
+    lambda: os.symlink(project, work / "link") or (work / "link" / "gan.py").write_text("changed"),
+    lambda: shutil.rmtree(project),
+    lambda: subprocess.run([sys.executable, "-c", "pass"]),
+    lambda: os.system("true"),
+    lambda: os.kill(os.getppid(), 0),
+]
+for number, attempt in enumerate(refused):
+    try:
+        attempt()
+    except OSError:
+        continue
+    sys.exit(f"attempt {{number}} was not refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (project / "gan.py").read_text() == "kept"
+    assert (work / "renamed.txt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_daemon_left_behind_is_ended(verdict_of):
     text = Q1 + "\nimport os, time\nif os.fork() == 0:\n    time.sleep(1000)\n"
     assert verdict_of("1.2", text).verdict == "right"
