@@ -14,8 +14,9 @@ from typing import Any
 MEMORY = 4 << 30  # bytes that a child may allocate
 LARGEST_FILE = 64 << 20  # bytes
 CHANGING = ("chmod", "chown", "link", "mkdir", "remove", "rename", "rmdir", "symlink", "truncate", "utime")
-CHANGES = {f"os.{name}" for name in CHANGING}
+CHANGES = {"shutil.rmtree", *(f"os.{name}" for name in CHANGING)}
 SIGNALS = 6  # the version of Landlock from which on it holds back signals
+NAMES = (str, bytes, os.PathLike)
 PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
 
 
@@ -43,7 +44,7 @@ def confine(work: Path, project: Path) -> None:
         return os.path.realpath(os.fsdecode(path))
 
     def check(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], (str, bytes)):
+        if event == "open" and isinstance(arguments[0], NAMES):
             path = absolute(arguments[0])
             writes = bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
             if writes and not path.startswith((writable, "/dev/")):
@@ -52,7 +53,7 @@ def confine(work: Path, project: Path) -> None:
                 raise FileNotFoundError(path)
         elif event in CHANGES:
             for path in arguments[:2]:
-                if isinstance(path, (str, bytes)) and not (absolute(path) + os.sep).startswith(writable):
+                if isinstance(path, NAMES) and not (absolute(path) + os.sep).startswith(writable):
                     raise PermissionError(f"a submission may not change {absolute(path)}")
         elif event in ("os.kill", "os.killpg") and kernel < SIGNALS and arguments[0] not in (0, os.getpid()):
             raise PermissionError("a submission may not end other processes")

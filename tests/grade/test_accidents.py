@@ -131,6 +131,7 @@ from pathlib import Path
 from grade import confine
 confine._landlock = lambda folders: 0
 work, project = Path({str(work)!r}), Path({str(project)!r})
+os.chdir(work)
 confine.confine(work, project)
 (work / "own.txt").write_text("allowed")
 os.rename(work / "own.txt", work / "renamed.txt")
