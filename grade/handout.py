@@ -180,7 +180,9 @@ def _plain(value: Any) -> Any:
 
 
 def _with_points(text: str, points: Shares) -> str:
-    return re.sub(r"\{(\d\.\d+)\}", lambda match: f"{points[match[1]]['points']:g}", text)
+    worth = {number: shares["points"] for number, shares in points.items() if isinstance(shares, dict)}
+    worth["total"] = sum(worth.values())
+    return re.sub(r"\{(\d\.\d+|total)\}", lambda match: f"{worth[match[1]]:g}", text)
 
 
 def notebook(text: str) -> dict[str, Any]:

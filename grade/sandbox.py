@@ -14,23 +14,12 @@ from queue import Empty, Queue
 from typing import Any
 
 from grade import scenarios
-from grade.submission import Source, Submission
+from grade.submission import Submission
 
 CHILD = Path(__file__).with_name("child.py")
 PROJECT = Path(__file__).resolve().parent.parent
 # Packages that submissions import often: imported once, before the questions' processes are forked.
-COMMON = (
-    "numpy",
-    "scipy",
-    "scipy.stats",
-    "matplotlib",
-    "matplotlib.pyplot",
-    "torchvision",
-    "tqdm",
-    "PIL.Image",
-    "pandas",
-    "sklearn",
-)
+COMMON = ("numpy", "scipy.stats", "matplotlib.pyplot", "torchvision", "tqdm", "PIL.Image", "pandas", "sklearn")
 IMPORT_SECONDS = 8.0  # for importing a file, after which only its definitions are judged
 LARGEST_ANSWER = 64 << 20  # bytes
 Json = dict[str, Any]
@@ -76,6 +65,7 @@ class Sandbox:
                 with contextlib.suppress(OSError):
                     if pipe:
                         pipe.close()
+            self.server = None
 
     def _attempt(self, file: str, scenario: str, cases: list[Json], stand_in: Json | None) -> Answers | None:
         self.count += 1
@@ -103,12 +93,10 @@ class Sandbox:
         if not records or "loaded" not in records[0]:
             return None
         if not records[0]["loaded"]:
-            self.parts[file] = str(records[0].get("why"))
+            self.parts.setdefault(file, str(records[0].get("why")))
         results: list[Json | None] = [*records[1:], *[None] * len(cases)][: len(cases)]
-        notes = (
-            [f"only imports, definitions and constants are judged: {self.parts[file]}"] if file in self.parts else []
-        )
-        return Answers(results, reason, notes, printed)
+        partly = "only imports, definitions and constants are judged:"
+        return Answers(results, reason, [f"{partly} {self.parts[file]}"] if file in self.parts else [], printed)
 
     def _lay_out(self, file: str, work: Path) -> None:
         work.mkdir(parents=True)
@@ -150,21 +138,20 @@ class Sandbox:
         try:
             self.server.stdin.write(json.dumps(request) + "\n")
             self.server.stdin.flush()
-            pid = int(self.said.get(timeout=120) or 0)
+            pid = int(self.said.get(timeout=120) or "")
         except (OSError, Empty, ValueError):
             self.close()
-            self.server = None
             return "the process could not be started"
         try:
             status = self.said.get(timeout=self.seconds)
         except Empty:
             _kill(pid)
-            status = self.said.get(timeout=30)
+            self.said.get(timeout=30)
             return f"no answer within {self.seconds:g} seconds: an endless loop, or too slow"
         finally:
             _kill(pid)
         if status is None:
-            self.server = None
+            self.close()
             return "the process ended (it crashed)"
         return _reason(int(status))
 
@@ -252,6 +239,3 @@ def _parse(line: str) -> Json | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-__all__ = ["Answers", "Sandbox", "Source"]

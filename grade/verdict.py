@@ -171,6 +171,7 @@ def explain(result: Json) -> str:
         "CUDA": "it asks for a GPU, and there is none here: use the device of the inputs",
         "NVIDIA": "it asks for a GPU, and there is none here: use the device of the inputs",
         "allocate memory": "it asks for too much memory",
+        "Unable to allocate": "it asks for too much memory",
         "MemoryError": "it asks for too much memory",
         "view size is not compatible": "view does not work on an expanded tensor: use reshape",
         "does not require grad": "a gradient is asked of something that does not require one",

@@ -159,7 +159,6 @@ for number, attempt in enumerate(refused):
     assert (work / "renamed.txt").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_daemon_left_behind_is_ended(verdict_of):
     text = Q1 + "\nimport os, time\nif os.fork() == 0:\n    time.sleep(1000)\n"
     assert verdict_of("1.2", text).verdict == "right"

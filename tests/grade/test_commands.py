@@ -166,6 +166,7 @@ def test_without_fork_each_question_has_an_interpreter(sandbox, verdict_of, monk
     assert verdict_of("1.2", text + "\nimport os\nos._exit(0)\n").verdict == "right"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no server without fork")
 def test_the_grader_goes_on_when_its_server_is_gone(sandbox, verdict_of):
     sandbox.server.kill()
     sandbox.server.wait()
