@@ -62,10 +62,11 @@ def write_package(path: Path, points: "Shares", file: Path) -> str:
     text = "the autograder did not finish: please tell the teaching staff"
     zeros = [Verdict(q.number, 0.0, float(points[q.number]["points"]), text) for q in questions()]
     zero = json.dumps(results(Report("", zeros), []), indent=1)
-    parts = {"setup.sh": SETUP, "run_autograder": RUN % zero, "grade/points.toml": file.read_text(encoding="utf-8")}
-    for module in sorted(FOLDER.glob("*.py")):
+    parts = {"setup.sh": SETUP, "run_autograder": RUN % zero}
+    for module in sorted([*FOLDER.glob("*.py"), *FOLDER.glob("*.toml")]):
         if module.name != "handout.py":
             parts[f"grade/{module.name}"] = module.read_text(encoding="utf-8")
+    parts["grade/points.toml"] = file.read_text(encoding="utf-8")
     parts |= {name: (FOLDER.parent / name).read_text(encoding="utf-8") for name in REFERENCES}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as package:
         for name, content in parts.items():

@@ -51,7 +51,7 @@ HARMLESS = {
 @pytest.mark.parametrize("number", ["1.2"])
 def test_right_functions_count(name, number, verdict_of):
     text, note = HARMLESS[name]
-    verdict = verdict_of(number, text)
+    verdict = verdict_of(number, text, 8 if name == "endless loop at import" else 60)
     assert (verdict.points, verdict.verdict) == (verdict.max, "right"), verdict
     assert note in " ".join(verdict.notes), verdict
 
@@ -173,6 +173,6 @@ def test_what_one_function_does_to_torch_stays_in_its_process(verdict_of):
 def test_an_endless_loop_leaves_the_other_cases(verdict_of):
     """The answers before it count: it hangs only for a batch of one."""
     text = changed(Q1, "log_mean_exp", "a = y.max", "while y.size(0) == 1: pass\n    a = y.max")
-    verdict = verdict_of("1.3", text)
+    verdict = verdict_of("1.3", text, 6)
     assert verdict.points == pytest.approx(0.85 * 2), verdict
     assert "no answer within" in verdict.hint
