@@ -84,8 +84,8 @@ def _with(question: Question, source: Source, sandbox: Sandbox, points: Shares, 
         findings, notes = question.judge(answers.results, answers.reason, float(points["other_shape"]))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         return _zero(question, points, "wrong", f"what came back cannot be read: {error}")
-    if "it prints" in notes and answers.printed:
-        notes[notes.index("it prints")] = f"it prints: {' '.join(answers.printed.split())[:60]}"
+    if answers.printed.strip():
+        notes.append(f"it prints: {' '.join(answers.printed.split())[:60]}")
     found = combine(question.number, findings, points, [*source.notes, *answers.notes, *notes])
     if found.points == 0 and found.hint.startswith("there is no "):
         found.verdict = "missing"

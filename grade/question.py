@@ -62,7 +62,6 @@ def remarks(results: Results) -> list[str]:
         f"the result is {', '.join(sorted(dtypes - {'float32'}))} where the inputs are float32": bool(
             dtypes - {"float32"}
         ),
-        "it prints": any(result.get("prints") for result in given),
         f"slow: {slowest:.0f} seconds for a call": slowest > SLOW,
     }
     return [note for note, holds in notes.items() if holds]

@@ -41,8 +41,7 @@ def question() -> Question:
                 finding.score = 0.0
         values = [result["value"] for result in results if result and "value" in result]
         nothing = any(value.get("object", "") is None for value in values) and any(f.score for f in findings)
-        prints = any(result.get("prints") for result in results if result)
-        return findings, [*["train_step returns nothing"] * nothing, *["it prints"] * prints]
+        return findings, ["train_step returns nothing"] * nothing
 
     cases = [game.case for game in games]
     return Question("2.5", FILE, ("make_train_step",), "train_step", cases, judge, [stand_in()])
@@ -188,10 +187,8 @@ class Game:
 
     def _players(self, event: Json) -> tuple[Critic, Generator]:
         """The players as they were at an event, in float64."""
-        critic, generator = (
-            kind({key: value.double() for key, value in self.players[name].items()})
-            for kind, name in ((Critic, "critic"), (Generator, "generator"))
-        )
+        exact = {n: {key: value.double() for key, value in spec.items()} for n, spec in self.players.items()}
+        critic, generator = Critic(exact["critic"]), Generator(exact["generator"])
         for player, values in ((critic, event["critic"]), (generator, event["generator"])):
             torch.nn.utils.vector_to_parameters(_flat(values), player.parameters())
         return critic, generator

@@ -28,7 +28,7 @@ HARMLESS = {
     "BOM and CRLF": (b"\xef\xbb\xbf" + Q1.replace("\n", "\r\n").encode(), ""),
     "UTF-16": (Q1.encode("utf-16"), ""),
     "Latin-1": (("# mod\xe8le\n" + Q1).encode("latin-1"), ""),
-    "prints at import": ("print('x' * 100_000)\n" + Q1, ""),
+    "prints at import": ("print('x' * 100_000)\n" + Q1, "it prints: xxx"),
     "default dtype changed": (Q1 + "\ntorch.set_default_dtype(torch.float64)\n", ""),
     "gradients switched off": (Q1 + "\ntorch.set_grad_enabled(False)\n", ""),
     "files deleted": (
