@@ -83,6 +83,9 @@ def parse_python(words: list[str]) -> None:
             assert run_exp.plan(asked.request.config, asked.request.seed, **overrides)
         assert asked.request.config or asked.request.list or asked.request.summary
         return None
+    if name == "grade":
+        importlib.import_module("grade.__main__").parser().parse_args(arguments)
+        return None
     if name == "experiments":
         asked = options.parse(Options, "", [each.replace("NAME", "vae") for each in arguments])
         assert chosen(asked, listed())

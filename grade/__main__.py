@@ -1,0 +1,153 @@
+"""The command line: grade submissions, write the Gradescope package, write the hand-out."""
+
+import argparse
+import csv
+import json
+import sys
+import textwrap
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+from grade import grading
+from grade.submission import group
+from grade.verdict import POINTS, PointsError, Report, Shares, read_points
+
+EXAMPLES = """examples:
+  python -m grade submissions/* --csv points.csv --jobs 4     a line for each submission
+  python -m grade alice.zip --json alice.json                 one submission
+  python -m grade --gradescope autograder.zip                 the package to upload
+  python -m grade --handout handout                           what students get"""
+
+
+class OneLine(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    made = OneLine(
+        "python -m grade", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "submissions",
+        nargs="*",
+        type=Path,
+        metavar="SUBMISSION",
+        help="a folder, a .zip, or files: those of one folder are one submission",
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    made.add_argument("--csv", type=Path, metavar="FILE", help="write a line of points for each submission")
+    made.add_argument(
+        "--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them"
+    )
+    made.add_argument("--seconds", type=float, default=60.0, metavar="N", help="limit for each question (default: 60)")
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions graded side by side (default: 1)")
+    made.add_argument("--gradescope", type=Path, metavar="FILE.zip", help="write the autograder's package")
+    made.add_argument("--handout", type=Path, metavar="FOLDER", help="write what students get")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; 0 where grading itself worked, whatever the points."""
+    try:
+        return _do(parser().parse_args(argv))
+    except (PointsError, OSError, ValueError) as error:
+        print(f"python -m grade: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _do(options: argparse.Namespace) -> int:
+    if not (options.submissions or options.gradescope or options.handout):
+        raise ValueError("name a submission, --gradescope FILE.zip or --handout FOLDER; --help says more")
+    if not options.seconds > 0 or options.jobs < 1:
+        raise ValueError("--seconds and --jobs must be above 0")
+    points = read_points(options.points)
+    paths = options.submissions
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise ValueError(f"there is no {', '.join(missing)}")
+    for out in (options.json, options.csv):
+        if out and not out.resolve().parent.is_dir():
+            raise ValueError(f"there is no folder {out.resolve().parent}")
+    if options.gradescope:
+        from grade import gradescope
+
+        print(gradescope.write_package(options.gradescope, points, options.points))
+    if options.handout:
+        from grade import handout
+
+        print(handout.write(options.handout, points))
+    if paths:
+        reports = grade_all(group(paths), points, options.seconds, options.jobs)
+        if options.json:
+            records = [report.as_json() for report in reports]
+            options.json.write_text(
+                json.dumps(records[0] if len(records) == 1 else records, indent=1) + "\n", encoding="utf-8"
+            )
+        if options.csv:
+            write_csv(options.csv, reports)
+    return 0
+
+
+def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, jobs: int) -> list[Report]:
+    """Grade submissions, some side by side, and print each one's table as soon as those before it are printed."""
+    shown = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        if shown:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    def one(paths: list[Path], name: str) -> tuple[Report, list[str]]:
+        try:
+            return grading.grade(name, paths, points, seconds, progress)
+        except Exception as error:  # the others are graded all the same
+            traceback.print_exc()
+            return grading.nothing(name, points, f"the grader itself failed: {error}"), []
+
+    reports = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for report, lines in pool.map(one, submissions, names(submissions)):
+            progress("")
+            print(table(report, lines), flush=True)
+            reports.append(report)
+    return reports
+
+
+def names(submissions: list[list[Path]]) -> list[str]:
+    """What submissions are called: the last part of their path, or where two would be the same, the path."""
+    wholes = [paths[0] if len(paths) == 1 else paths[0].parent for paths in submissions]
+    last = [whole.resolve().name for whole in wholes]
+    return [name if last.count(name) == 1 else str(whole) for name, whole in zip(last, wholes, strict=True)]
+
+
+def table(report: Report, lines: Sequence[str] = ()) -> str:
+    """A report for people."""
+    rows = [f"{report.submission}: {report.total:g} of {report.max:g} points", *lines, ""]
+    said: set[str] = set()
+    for question in report.questions:
+        row = f"  {question.number}  {question.points:>5.4g} of {question.max:<4g} {question.verdict}"
+        rows += textwrap.wrap(row, 120, subsequent_indent=" " * 20) or [row]
+        texts = [question.hint] * bool(question.hint) + [f"note: {n}" for n in question.notes if n not in said]
+        said |= set(question.notes)
+        for text in texts:
+            rows += textwrap.wrap(text, 100, initial_indent=" " * 20, subsequent_indent=" " * 22)
+    return "\n".join([*rows, ""])
+
+
+def write_csv(path: Path, reports: Sequence[Report]) -> None:
+    """A line for each submission: its name, its total, and the points of each question."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["submission", "total", *(question.number for question in reports[0].questions)])
+        for report in reports:
+            writer.writerow([report.submission, report.total, *(question.points for question in report.questions)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

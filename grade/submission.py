@@ -1,0 +1,220 @@
+"""Finds the graded files of a submission, wherever they lie in it and whatever a browser made of their names."""
+
+import ast
+import re
+import stat
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FILES = ("q1_solution", "gan", "solution")
+SKIPPED = {"__MACOSX", "__pycache__", "site-packages", "node_modules", "venv", "env"}
+LARGEST = 200 << 20  # bytes that a zip may unpack to, and that neighbours of a graded file may have
+MOST = 2000  # files beside a graded one that a child gets
+
+
+class SubmissionError(Exception):
+    """The submission cannot be read."""
+
+
+@dataclass
+class Source:
+    """One graded file, made readable: text in UTF-8 without notebook commands or blocks that do not parse."""
+
+    path: Path
+    text: str
+    notes: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)  # definitions that do not parse, and why
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+
+@dataclass
+class Submission:
+    """The graded files that were found, by their proper names."""
+
+    sources: dict[str, Source]
+    neighbours: dict[str, dict[str, Path]]  # for each graded file, other Python files that it may import
+
+
+def group(arguments: list[Path]) -> list[list[Path]]:
+    """The submissions on a command line: each folder and zip is one, single files of the same folder are one."""
+    groups: dict[Path, list[Path]] = {}
+    for path in arguments:
+        single = path.is_file() and path.suffix.lower() != ".zip"
+        groups.setdefault(path.resolve().parent / "*" if single else path, []).append(path)
+    return list(groups.values())
+
+
+def open_submission(paths: list[Path], scratch: Path) -> Submission:
+    """Read a submission; a zip is unpacked in ``scratch``.
+
+    Raises:
+        SubmissionError: Nothing can be read.
+    """
+    first = paths[0]
+    if first.is_dir():
+        candidates = sorted(_python_files(first), key=lambda path: (len(path.parts), str(path)))
+        root: Path | None = first
+    elif first.suffix.lower() == ".zip":
+        root = scratch / "unpacked"
+        _unpack(first, root)
+        candidates = sorted(_python_files(root), key=lambda path: (len(path.parts), str(path)))
+    else:
+        root, candidates = None, paths
+    sources, neighbours = {}, {}
+    for name in FILES:
+        ranked = [
+            (rank, number, path) for number, path in enumerate(candidates) if (rank := _rank(path, name)) is not None
+        ]
+        if not ranked:
+            continue
+        _, _, path = min(ranked)
+        sources[name] = read(path)
+        if len(ranked) > 1 and ranked[0][2].parent == path.parent:
+            others = ", ".join(
+                sorted(other.name for _, _, other in ranked if other != path and other.parent == path.parent)
+            )
+            sources[name].notes += [f"{path.name} is graded, not {others}"] if others else []
+        beside = candidates if root is None else [c for c in candidates if c.is_relative_to(path.parent)]
+        neighbours[name] = {
+            str(other.name if root is None else other.relative_to(path.parent)): other
+            for other in beside
+            if other != path
+        }
+    return Submission(sources, neighbours)
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    total, count = 0, 0
+    pending = [folder]
+    while pending:
+        for path in sorted(pending.pop().iterdir()):
+            if path.name.startswith(".") or path.name in SKIPPED or path.is_symlink():
+                continue
+            if path.is_dir():
+                pending.insert(0, path)
+            elif path.suffix.lower() == ".py" and path.is_file():
+                total, count = total + path.stat().st_size, count + 1
+                if count > MOST or total > LARGEST:
+                    return
+                yield path
+
+
+def _rank(path: Path, name: str) -> int | None:
+    """How well a file's name fits: 0 is the name itself, 1 a copy of it, 2 one with a prefix; None is another."""
+    stem = path.stem.lower()
+    if path.suffix.lower() != ".py" or re.match(r"tests?[_\W]", stem):
+        return None
+    if stem == name:
+        return 0
+    copy = r"[\s_.-]*(\(\d+\)|copy|\d+|v\d+|final)?[\s_.-]*(\(\d+\))?"
+    if re.fullmatch(re.escape(name) + copy, stem):
+        return 1
+    before = r".*[^a-z0-9]" if name != "solution" else r"(?!.*q1[\s_-]*solution).*[^a-z0-9]"
+    return 2 if re.fullmatch(before + re.escape(name) + copy, stem) else None
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [m for m in opened.infolist() if not stat.S_ISLNK(m.external_attr >> 16)]
+            if sum(member.file_size for member in members) > LARGEST:
+                raise SubmissionError(f"{archive.name} unpacks to more than {LARGEST >> 20} MB")
+            for member in members:
+                if member.filename.lower().endswith(".py"):
+                    opened.extract(member, folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise SubmissionError(f"{archive.name} cannot be unpacked: {error}") from error
+
+
+def read(path: Path) -> Source:
+    """A file's text, with what keeps it from being Python taken out and named in the notes."""
+    data = path.read_bytes()
+    for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252", "latin-1"):
+        try:
+            text = data.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            continue
+    else:
+        text = data.decode("latin-1")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    text = re.sub(r"\A((?:#.*\n)?)[ \t]*#.*coding[:=].*", r"\1#", text)  # it is UTF-8 from here on
+    source = Source(path, text if text.endswith("\n") else text + "\n")
+    if _fault(source.text):
+        cleaned = re.sub(r"^([ \t]*)([%!?].*)$", r"\1pass  # \2", source.text, flags=re.MULTILINE)
+        if cleaned != source.text:
+            source.notes.append("notebook commands (% or !) are left out")
+            source.text = cleaned
+    if _fault(source.text):
+        _salvage(source)
+    return source
+
+
+def _fault(text: str) -> SyntaxError | None:
+    try:
+        compile(text, "file", "exec")
+    except SyntaxError as error:
+        return error
+    except (ValueError, RecursionError, MemoryError) as error:
+        return SyntaxError(str(error))
+    return None
+
+
+def _salvage(source: Source) -> None:
+    """Keep the statements that are Python, one by one; a statement begins in the first column."""
+    lines = source.text.split("\n")
+    goes_on = re.compile(r"[\s#)\]}]|(else|elif|except|finally)\b|$")
+    starts = [number for number, line in enumerate(lines) if not goes_on.match(line)] + [len(lines)]
+    number = 0
+    while number < len(starts) - 1:
+        first = starts[number]
+        # A decorator, or a string over several lines, is whole only with what follows.
+        ends = starts[number + 1 : number + 31]
+        length = next((n for n, end in enumerate(ends, 1) if not _fault("\n".join(lines[first:end]))), 0)
+        if not length:
+            error = _fault("\n".join(lines[first : ends[0]]))
+            assert error
+            line = first + (error.lineno or 1)
+            name = re.match(r"(?:async )?(?:def|class)\s+(\w+)", lines[first])
+            source.broken[name[1] if name else f"line {line}"] = f"line {line} is not Python ({error.msg})"
+            lines[first : ends[0]] = [""] * (ends[0] - first)
+        number += length or 1
+    whys = list(source.broken.values())
+    more = f" and {len(whys) - 1} more" if len(whys) > 1 else ""
+    source.notes.append(f"{whys[0] if whys else 'the file is not Python'}{more}: what it stands in is left out")
+    source.text = "\n".join(lines)
+    if _fault(source.text):
+        source.text = "\n"
+
+
+def idle(source: Source, names: tuple[str, ...]) -> bool:
+    """Whether all of the functions, or methods ``Class.name``, that are there do nothing."""
+    bodies = [body for name in names if (body := _body(source.tree.body, name.split("."))) is not None]
+    return bool(bodies) and all(_idle(node) for body in bodies for node in body)
+
+
+def _body(nodes: list[ast.stmt], path: list[str]) -> list[ast.stmt] | None:
+    for part in path:
+        found = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == part]
+        if not found:
+            return None
+        nodes = found[-1].body
+    return nodes
+
+
+def _idle(node: ast.stmt) -> bool:
+    if isinstance(node, (ast.Pass, ast.Expr)):
+        return isinstance(node, ast.Pass) or isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Return):
+        return node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None)
+    if isinstance(node, ast.Raise):
+        return node.exc is not None and "NotImplementedError" in ast.unparse(node.exc)
+    if isinstance(node, (ast.For, ast.With)):
+        return all(_idle(part) for part in node.body)
+    return False
