@@ -90,7 +90,7 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
 def write(folder: str | Path) -> str:
     """Keep the rows of :func:`collect` as ``summary.json`` in the folder; they as text."""
     rows, path = collect(folder), Path(folder) / "summary.json"
-    if path.exists() and not path.read_text(encoding="utf-8").startswith('[\n {\n  "name": "'):
+    if path.exists() and not path.read_bytes().startswith(b'[\n {\n  "name": "'):
         raise InputError(f"{path} is not a summary of ours, and is not overwritten")
     write_json(path, rows)
     return table(rows)
