@@ -90,7 +90,7 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
 def write(folder: str | Path) -> str:
     """Save the rows of :func:`collect` as ``summary.json`` in the folder, and return them as text."""
     rows, path = collect(folder), Path(folder) / "summary.json"
-    if path.exists() and not path.read_text(encoding="utf-8").startswith('[\n {\n  "name": "'):
+    if path.exists() and not path.read_bytes().startswith(b'[\n {\n  "name": "'):
         raise InputError(f"{path} exists and is not a summary: not overwritten")
     write_json(path, rows)
     return table(rows)
