@@ -20,6 +20,7 @@ from benchmarks.turns import in_turns, unsettled
 from data.densities import TARGETS
 from question3 import stacked_flows
 
+SOURCES = ("samples", "density")
 BATCH, ITERATIONS = 128, 200  # points of an update, updates in each turn
 
 
@@ -108,7 +109,7 @@ def measure(rounds: int = 5, num_iter: int = 20_000, depths: Sequence[int] = (2,
     first_update = seconds_of_runs(1, [max(depths)])
     updates: dict[str, Any] = {}
     for k in depths:
-        contestants = {source: textbook(source, k) for source in train.SOURCES}
+        contestants = {source: textbook(source, k) for source in SOURCES}
         contestants |= {"one": ours(["arcs"], k), "pair": ours(list(TARGETS), k)}
         found = in_turns(contestants, rounds, scale=1e3 / ITERATIONS)
         median = found["median"]
@@ -118,7 +119,7 @@ def measure(rounds: int = 5, num_iter: int = 20_000, depths: Sequence[int] = (2,
         }
         updates[str(k)] = found | faster
     # Both sources and both targets: the textbook loop's cost does not depend on the target.
-    all_textbook = sum(2 * num_iter * updates[str(k)]["median"][s] / 1e3 for k in depths for s in train.SOURCES)
+    all_textbook = sum(2 * num_iter * updates[str(k)]["median"][s] / 1e3 for k in depths for s in SOURCES)
     totals = {"ours_seconds": all_ours, "textbook_seconds": all_textbook, "times_faster": all_textbook / all_ours}
     shared = {"num_iter": num_iter, "rounds": rounds}
     return {**shared, "updates": updates, "first_update_seconds": first_update, "all_runs": totals}
