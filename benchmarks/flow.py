@@ -21,7 +21,6 @@ from data.densities import TARGETS
 from question3 import stacked_flows
 
 SOURCES = ("samples", "density")
-
 BATCH, ITERATIONS = 128, 200  # points of an update, updates in each turn
 
 

@@ -57,7 +57,7 @@ def run(options: Options) -> dict[str, Any]:
     """Run the configurations, or resume them; summarise and draw the results."""
     scale = choose_scale(options)
     runs, images, results = image_runs.run_all(planned(options, scale))
-    suffix = gan_samples.network_of(images).suffix
+    suffix = suffix_of(images)
     rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
     best = min(rows, key=lambda row: row["final"][f"FID{suffix}"]["mean"])["name"]
     summary = {
@@ -96,7 +96,7 @@ def planned(options: Options, scale: str) -> list[Run]:
 
 def frame(runs: Sequence[Run], images: image_runs.Images, scale: str) -> dict[str, Any]:
     """What the numbers of a study depend on; its first run stands for all."""
-    first, suffix = runs[0], gan_samples.network_of(images).suffix
+    first, suffix = runs[0], suffix_of(images)
     return {
         "dataset": images.dataset,
         "scale": scale,
@@ -104,6 +104,12 @@ def frame(runs: Sequence[Run], images: image_runs.Images, scale: str) -> dict[st
         "options": {**determining(first.hp), **determining(first.management)},
         "full_options": determining(CONFIGURATIONS[first.name]),
     }
+
+
+def suffix_of(images: image_runs.Images) -> str:
+    """What follows the scores' names: ``-C`` for those by the classifier."""
+    assert images.network is not None
+    return images.network.suffix
 
 
 def widths(folder: Path, suffix: str) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from torchvision.utils import make_grid
 import data
 from gan import EvalStep, to_uint8
 from lab import figures
-from lab.options import InputError
 from model import Generator
 from question2 import score
 from question2.images import Images
@@ -42,16 +41,11 @@ def nearest(network: score.Network, queries: Tensor, train: Tensor, neighbours: 
     Returns:
         Euclidean distances, ascending, and indices into ``train``, both ``(Q, k)``.
     """
-    features = torch.cat([network.module(batch)[0] for batch in queries.split(500)])
-    best = torch.full((len(queries), neighbours), torch.inf, device=features.device)
-    index = torch.zeros_like(best, dtype=torch.int64)
-    for start, batch in zip(range(0, len(train), 500), train.split(500), strict=True):
-        distance = torch.cdist(features, network.module(batch)[0])
-        both = torch.cat([best, distance], dim=1)
-        here = torch.arange(start, start + len(batch), device=features.device).expand(len(queries), -1)
-        best, order = both.topk(neighbours, largest=False)
-        index = torch.cat([index, here], dim=1).gather(1, order)
-    return best, index
+    features, known = (
+        torch.cat([network.module(batch)[0] for batch in images.split(500)]) for images in (queries, train)
+    )
+    found = [torch.cdist(some, known).topk(neighbours, largest=False) for some in features.split(100)]
+    return torch.cat([near.values for near in found]), torch.cat([near.indices for near in found])
 
 
 def data_copying(generated: Tensor, held_out: Tensor) -> dict[str, float]:
@@ -80,15 +74,18 @@ def data_copying(generated: Tensor, held_out: Tensor) -> dict[str, float]:
 def draw_neighbours(
     path: Path, generator: Generator, images: Images, held_out: Tensor | None, count: int = 1000, rows: int = 8
 ) -> dict[str, float] | None:
-    """Generated images (left column) and the training images next to them in feature space: is it copying?
+    """Generated images and, right of each, the training images next to it in feature space: is it copying?
 
     Returns:
         What :func:`data_copying` says of ``count`` images, or None where there are no held-out images.
     """
     fake = generated(generator, count if held_out is not None else rows, seed=1)
     real = fake[:0] if held_out is None else held_out[:count].to(fake.device)
-    distance, index = nearest(network_of(images), torch.cat([fake, real]), images.train, neighbours=6)
-    draw_blocks(path, torch.cat([fake[:rows, None], images.train[index[:rows]]], dim=1))
+    assert images.network is not None
+    distance, index = nearest(images.network, torch.cat([fake, real]), images.train, neighbours=6)
+    left, right = torch.cat([fake[:rows, None], images.train[index[:rows]]], dim=1).chunk(2)
+    picture = torch.cat([left, torch.full_like(left[:, :1], 255), right], dim=1)  # two blocks, a blank column between
+    figures.photograph(path, picture.flatten(0, 1), columns=picture.shape[1])
     return None if held_out is None else data_copying(distance[: len(fake), 0], distance[len(fake) :, 0])
 
 
@@ -96,25 +93,6 @@ def draw_real(path: Path, images: Images) -> None:
     """Held-out images in a grid like those of the runs, to set beside them."""
     some = torch.randperm(len(images.test), generator=torch.Generator().manual_seed(0))[:64]
     figures.photograph(path, make_grid(images.test.cpu()[some], nrow=8)[None], columns=1, padding=0)
-
-
-def draw_blocks(path: Path, table: Tensor) -> None:
-    """Rows of images ``(rows, columns, 3, H, W)`` in two blocks side by side, with a blank column between them."""
-    left, right = table.chunk(2)
-    blank = torch.full_like(left[:, :1], 255)
-    picture = torch.cat([left, blank, right], dim=1)
-    figures.photograph(path, picture.flatten(0, 1), columns=picture.shape[1])
-
-
-def network_of(images: Images) -> score.Network:
-    """What scores the images of a study.
-
-    Raises:
-        InputError: Nothing does.
-    """
-    if images.network is None:
-        raise InputError("a study needs scores, and --scores none has none")
-    return images.network
 
 
 @torch.no_grad()

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from experiments.gan import SEEDS, frame
+from experiments.gan import SEEDS, frame, suffix_of
 from experiments.gan_figures import draw_curves
-from experiments.gan_samples import network_of
 from experiments.gan_summary import configurations
 from experiments.options import Options
 from question2 import image_plots, images
@@ -36,7 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     """Both losses with R1, or go on with them, and draw what came of it."""
     management = Management(exp_path=str(options.folder / "gan_small"), device=options.device, **MANAGED)
     runs, data, results = images.run_all(plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
-    suffix = network_of(data).suffix
+    suffix = suffix_of(data)
     rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
     for one, row in zip(runs, rows, strict=True):
         row["name"] = one.name.removeprefix("cifar10-")
