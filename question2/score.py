@@ -199,7 +199,10 @@ def _further_scores(real: Tensor, generated: Tensor) -> dict[str, float]:
     with torch.random.fork_rng([real.device] if real.device.type == "cuda" else []):
         torch.manual_seed(gan.EVAL_SEED)
         distance = kid.compute()[0].item()
-    among = prc_features_to_metric(generated[:PRC_IMAGES], real[:PRC_IMAGES], verbose=False)
+    neighbours = min(3, size - 1)  # a folder may have fewer images than the usual three neighbours need
+    among = prc_features_to_metric(
+        generated[:PRC_IMAGES], real[:PRC_IMAGES], prc_neighborhood=neighbours, verbose=False
+    )
     return {"KID": distance, "precision": among["precision"], "recall": among["recall"]}
 
 

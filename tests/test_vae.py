@@ -11,6 +11,7 @@ from lab.device import compile_where_possible, has_compiler
 from question1 import autoencoder
 
 ROOT = Path(__file__).parent.parent
+SHORT = {"epochs": 3, "latent_size": 4, "compile": "no"}
 QUICK = ["--dataset", "digits", "--input_dropout", "0.1", "--epochs", "6", "--latent_size", "4", "--num_samples", "5"]
 
 
@@ -65,7 +66,8 @@ def test_compiled_and_plain_training_agree(tmp_path):
     splits = data.Splits(*(split[:96] for split in data.digits()))
     results = {}
     for choice in ("yes", "no"):
-        options = vae.Hyperparameters(epochs=3, latent_size=4, compile=choice, out=str(tmp_path / choice))
+        (tmp_path / choice).mkdir()
+        options = vae.Hyperparameters(**{**SHORT, "compile": choice, "out": str(tmp_path / choice)})
         results[choice] = vae.train(options, splits, progress=False)[1][-1]
     assert results["yes"]["train_elbo"] == pytest.approx(results["no"]["train_elbo"], rel=1e-4)
 
@@ -111,8 +113,9 @@ def test_a_default_type_of_double_precision(tmp_path):
     try:
         for dtype in (torch.float32, torch.float64):
             torch.set_default_dtype(dtype)
-            out = str(tmp_path / str(dtype))
-            options = vae.Hyperparameters(epochs=2, latent_size=4, input_dropout=0.1, compile="no", out=out)
+            out = tmp_path / str(dtype)
+            out.mkdir()
+            options = vae.Hyperparameters(**SHORT, input_dropout=0.1, out=str(out))
             model, history = vae.train(options, splits, progress=False)
             values.append(history[-1]["valid_elbo"])
             assert model.dtype == dtype
@@ -130,6 +133,7 @@ def test_every_objective_trains(tmp_path, changes):
     splits = data.Splits(*(split[:96] for split in data.digits()))
     histories = []
     for i, each in enumerate(({}, changes)):
+        (tmp_path / str(i)).mkdir()
         options = vae.Hyperparameters(epochs=3, latent_size=4, compile="no", out=str(tmp_path / str(i)), **each)
         histories.append(vae.train(options, splits, progress=False)[1])
     usual, history = histories

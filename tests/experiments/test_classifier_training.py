@@ -44,6 +44,8 @@ def test_it_learns_and_what_is_tested_is_what_is_kept(options, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
     whole, _ = training.train(options(out=str(tmp_path / "whole")), images(), progress=False)
     save, count = training.checkpoint.save, []
 
