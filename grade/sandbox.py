@@ -50,7 +50,7 @@ class Sandbox:
             self._start()
 
     def run(self, file: str, scenario: str, cases: list[Json], stand_in: Json | None = None) -> Answers:
-        """Run a scenario's cases on a file; where one ends the process, those of other functions are run in a new one."""
+        """Run a scenario's cases on a file. Where one ends the process, a new one runs those of other functions."""
         answers = self._attempt(file, scenario, cases, stand_in)
         if answers is None:  # the end came before the file was loaded
             self.parts[file] = "importing it ends the process or takes too long"
