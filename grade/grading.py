@@ -65,7 +65,7 @@ def verdict(question: Question, submission: Submission, sandbox: Sandbox, points
         return _zero(question, points, NOT_ATTEMPTED, "the function does nothing yet")
     best = _with(question, source, sandbox, points, None)
     for stand_in in question.stand_ins:
-        if best.points == best.max or best.verdict == "missing" or "no answer within" in best.hint:
+        if best.points == best.max or best.verdict == "missing":
             break
         found = _with(question, source, sandbox, points, stand_in)
         # Of two zeros the second counts where one of them says that a part is still to be written.

@@ -176,3 +176,11 @@ def test_an_endless_loop_leaves_the_other_cases(verdict_of):
     verdict = verdict_of("1.3", text, 6)
     assert verdict.points == pytest.approx(0.85 * 2), verdict
     assert "no answer within" in verdict.hint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["while True: pass", "import os; os._exit(0)", "import ctypes; ctypes.string_at(0)"])
+def test_what_ends_the_process_costs_its_own_question_alone(end, verdict_of):
+    gan = changed(right("vectorised", "gan"), "w1", "return cp.mean() - cq.mean()", end)
+    points = {number: verdict_of(number, gan, 6).points for number in ("2.1", "2.2", "2.3", "2.5")}
+    assert points == {"2.1": 1.75, "2.2": 3, "2.3": 3, "2.5": 4.5}
