@@ -11,5 +11,5 @@ MINUTES = {"quick": 0.1, "full": 4}
 
 def run(options: Options) -> dict[str, Any]:
     """The benchmark, cut down in the quick profile."""
-    small = {"rounds": 1, "num_iter": 100, "depths": DEPTHS[:1]} if options.quick else {}
+    small: dict[str, Any] = {"rounds": 1, "num_iter": 100, "depths": DEPTHS[:1]} if options.quick else {}
     return {"dataset": "none", **benchmarks.flow.measure(**small)}

@@ -48,7 +48,7 @@ def train_vaes(
     for seed in (first, *others):
         out = options.folder / "vae" / Path(options.images).stem / f"{name}-{seed}"
         samples = [k for k in bound if k <= 200 or options.profile == "full"] if seed == first else [200]
-        where = {"data": options.data, "device": options.device, "out": str(out)}
+        where: dict[str, Any] = {"data": options.data, "device": options.device, "out": str(out)}
         one = vae.Hyperparameters(dataset=options.images, seed=seed, num_samples=samples, **where, **changes)
         print(f"VAE, {name}, seed {seed}, in {out}")
         runs.append((one, *vae.run(one)))
