@@ -56,6 +56,7 @@ def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(vae, "BOUND_SAMPLES", [1, 200])
     monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
     monkeypatch.setattr(benchmarks.vae, "compile_where_possible", lambda function: function)
+    monkeypatch.setattr(benchmarks.vae, "peak_memory", lambda images: 1.0)
     monkeypatch.setattr(benchmarks.flow, "ITERATIONS", 5)
     refresh = functools.partial(graded_gan.refresh_batch_norm, batches=2)
     for module in (graded_gan, images):
