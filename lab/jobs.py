@@ -97,6 +97,7 @@ def run_in_processes(
         except ChildProcessError:
             for process in processes.values():
                 process.kill()  # it may have held the lock, for which the others would wait
+            print(file=sys.stderr)  # their bars stay, and what follows needs a line of its own
             raise
         except BaseException:
             for process in processes.values():
