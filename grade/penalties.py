@@ -94,7 +94,7 @@ def gradients(value: Tensor, player: torch.nn.Module) -> list[Tensor]:
 
 def question() -> Question:
     penalties = []
-    for name, seed, many, more in (("ogp", 220, 24, 200), ("r1gp", 240, 1, 1)):
+    for name, seed, many, more in (("ogp", 220, 16, 100), ("r1gp", 240, 1, 1)):
         penalties += [
             Penalty(name, f"{name} of vectors", (64, 3), seed, many),
             Penalty(name, f"{name} of vectors", (1, 2), seed + 4, more),
