@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,15 @@ def figure(
             plt.close(drawing)
 
 
+def _new_file(path: str | Path) -> AbstractContextManager[Path]:
+    """A file to write, in a folder that is made where it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return atomic_write(path)
+
+
 def save(drawing: Figure, path: str | Path) -> None:
     """Write a drawing in the format of the path's suffix."""
-    with atomic_write(path) as temporary:
+    with _new_file(path) as temporary:
         drawing.savefig(temporary, **SAVE_OPTIONS.get(temporary.suffix, {}))
 
 
@@ -128,12 +134,12 @@ def image_grid(path: str | Path, images: Tensor, columns: int, scale: int = 3) -
         raise ValueError(f"{images.shape[1]} pixels are not a square image")
     grid = make_grid(images.detach().cpu().float().view(-1, 1, side, side), nrow=columns, padding=1)
     enlarged = torch.repeat_interleave(torch.repeat_interleave(1 - grid, scale, dim=1), scale, dim=2)
-    with atomic_write(path) as temporary:
+    with _new_file(path) as temporary:
         save_image(enlarged, temporary)
 
 
 def photograph(path: str | Path, images: Tensor, columns: int, padding: int = 2) -> None:
     """Save colour images ``(N, 3, H, W)`` of bytes as a JPEG grid, a third of a PNG's size."""
     grid = make_grid(images.cpu(), nrow=columns, padding=padding, pad_value=255)
-    with atomic_write(path) as temporary:
+    with _new_file(path) as temporary:
         to_pil_image(grid).save(temporary, **JPEG)
