@@ -1,7 +1,6 @@
 """The machine: cores and devices, bfloat16 where it is native, CUDA graphs, and torch.compile where it can."""
 
 import contextlib
-import functools
 import logging
 import os
 import re
@@ -143,7 +142,8 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
         print("no C++ compiler found: running uncompiled, which is slower and gives the same results", file=sys.stderr)
         return function
     try:
-        TorchDynamoException = _dynamo_exception()  # noqa: N806
+        from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
+
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA on machines without
         current, repaired = torch.compile(function, dynamic=False, options=options or None), False
     except OSError as error:  # torch makes its cache's folder when it is imported
@@ -169,20 +169,6 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
             return call(*arguments, **keywords)
 
     return call
-
-
-@functools.cache
-def _dynamo_exception() -> type[Exception]:
-    """The compiler's exception. Importing the compiler makes its cache's folder, which may fail, and only once as such.
-
-    Raises:
-        OSError: There is no such folder, and none can be made.
-    """
-    try:
-        from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
-    except AssertionError as error:  # the second attempt: parts of it are registered already
-        raise OSError("the compiler cannot be imported, since its cache's folder cannot be made") from error
-    return TorchDynamoException
 
 
 def _damaged_libraries(error: Exception) -> list[Path]:
