@@ -176,6 +176,8 @@ def train_group(
                 raise FloatingPointError(f"{group.out}, update {step}: the losses are {losses}; {state.last_good()}")
             record.add(step, **{f"{name}/seed_{seed}": x for (name, seed), x in zip(group.names, losses, strict=True)})
             state.save(step=step, seconds=seconds, lines=record.lines)
+        if stop.requested:
+            stop.stop(f"{group.out}: trained, saved")
     return stacked_flows.unstack(parameters), record.lines, seconds
 
 

@@ -162,6 +162,8 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
             state.save(lines=record.lines)
             bar.set_postfix(valid_elbo=f"{line['valid_elbo']:.2f}")
             bar.update()
+        if stop.requested:
+            stop.stop(f"{options.out}: trained, saved")
     return vae, [{"epoch": line["step"], **{k: v for k, v in line.items() if k != "step"}} for line in record.lines]
 
 

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, "Time our code beside the textbook loop.", argv, program="python -m benchmarks")
     results = {}
     with interruption.one_line_errors():
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         for name in options.which or BENCHMARKS:
             busy = too_busy()
             benchmark = importlib.import_module(f"benchmarks.{name}")
