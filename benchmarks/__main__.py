@@ -6,6 +6,7 @@ from lab import interruption
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.turns import too_busy
 from lab.files import write_json
