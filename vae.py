@@ -9,7 +9,6 @@ from lab import interruption
 
 # isort: split
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +130,7 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     state = Checkpoint(Path(options.out) / "checkpoint.pt", origin(options, splits), **parts)
     lines: list[dict[str, float]] = state.restore().get("lines", [])
 
-    print(f"{options.dataset}: {len(images)} training images", file=sys.stderr)
+    print(f"{options.dataset}: {len(images)} training images", flush=True)
     warn_if_busy()
     compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
     total = elbo if options.posterior == "normal" else sampled_elbo

@@ -27,7 +27,7 @@ def warn_if_busy() -> None:
     if load > usable_cores() and torch.get_num_threads() > 1:
         print(
             f"this machine is busy (load {load:.1f}, {usable_cores()} cores): OMP_NUM_THREADS=1 may be much faster",
-            file=sys.stderr,
+            flush=True,
         )
 
 
@@ -149,7 +149,7 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
     except OSError as error:  # torch makes its cache's folder when it is imported
         return _uncompiled(function, error)
 
-    print("compiling, up to a minute", file=sys.stderr)
+    print("compiling, up to a minute", flush=True)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         nonlocal current, repaired

@@ -326,7 +326,7 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Imag
     """
     deadline = time.monotonic() + (60 * runs[0].management.max_minutes or math.inf)
     images = load_images(runs[0].management)
-    print(f"{images.dataset}: {len(images.train)} training images", file=sys.stderr)
+    print(f"{images.dataset}: {len(images.train)} training images", flush=True)
     warn_if_busy()
     runs = [dataclasses.replace(run, management=resolved(run.management, images)) for run in runs]
     with contextlib.ExitStack() as folders:
