@@ -27,8 +27,7 @@ def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energi
     averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     total = torch.zeros(4, dtype=torch.float64)
     for _ in range(2):
-        steps = [torch.tensor(0.0) for _ in parameters]
-        stacked_flows.update(parameters, averages, steps, total, x, energies, lr=0.01)
+        stacked_flows.update(parameters, averages, total, x, energies, lr=0.01)
     moved = stacked_flows.unstack(parameters)
     for i, (flow, batch) in enumerate(zip(flows, x, strict=True)):
         optimizer, losses = torch.optim.RMSprop(flow.parameters(), lr=0.01), []
@@ -53,11 +52,10 @@ def test_a_second_update_moves_no_u_that_the_first_has_adjusted(product):
     w.normal_()
     u.normal_()
     u += (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)
-    states = [torch.tensor(0.0) for _ in parameters], torch.zeros(2), torch.randn(2, 8, 2)
-    averages = tuple(map(torch.zeros_like, parameters))
-    stacked_flows.update(parameters, averages, *states, None, lr=0.0)
+    averages, batch = tuple(map(torch.zeros_like, parameters)), torch.randn(2, 8, 2)
+    stacked_flows.update(parameters, averages, torch.zeros(2), batch, None, lr=0.0)
     adjusted = u.clone()
-    stacked_flows.update(parameters, averages, *states, None, lr=0.0)
+    stacked_flows.update(parameters, averages, torch.zeros(2), batch, None, lr=0.0)
     assert torch.equal(u, adjusted)
     flow = stacked_flows.unstack(parameters)[0]
     flow(torch.zeros(1, 2))
