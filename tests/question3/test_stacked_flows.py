@@ -2,17 +2,10 @@
 
 import pytest
 import torch
-from torch.func import grad
 
 from data.densities import density_arcs, density_sine
 from question3 import stacked_flows
 from solution import Flow, loss1, loss2
-
-
-def test_stacking_is_undone_by_unstacking():
-    flows = [Flow(3, 5) for _ in range(2)]
-    for flow, back in zip(flows, stacked_flows.unstack(stacked_flows.stack(flows)), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(flow.parameters(), back.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("energies", [None, (density_arcs, density_sine)])
@@ -61,38 +54,6 @@ def test_a_second_update_moves_no_u_that_the_first_has_adjusted(product):
     flow(torch.zeros(1, 2))
     for layer, expected in zip(flow.planar, adjusted[0], strict=True):
         assert torch.equal(layer.u, expected) and (layer.u * layer.w).sum() >= -1
-
-
-def reference(z: torch.Tensor) -> torch.Tensor:
-    return z[..., 0] ** 2 + 3 * z[..., 1] ** 2
-
-
-def in_chunks(z: torch.Tensor) -> torch.Tensor:
-    x, y = z.chunk(2, dim=1)
-    return (x**2 + 3 * y**2).squeeze(1)
-
-
-ENERGIES = (
-    lambda z: z[:, 0] ** 2 + 3 * z[:, 1] ** 2,
-    lambda z: (torch.tensor([1.0, 3.0]) * z**2).sum(1),
-    in_chunks,
-)
-
-
-@pytest.mark.parametrize("batch", [2, 5])
-def test_energies_are_called_with_points_and_give_each_flow_its_own(batch):
-    """In every way of taking coordinates apart, also with as many points as coordinates."""
-    torch.manual_seed(0)
-    parameters = stacked_flows.stack([Flow(2, 3) for _ in range(6)])
-    x = torch.randn(6, batch, 2)
-    copies = tuple(parameter.expand(-1, -1, batch, -1) for parameter in parameters)
-
-    def sum_of_losses(u: torch.Tensor, energies: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        return stacked_flows.mean_loss((u, *copies[1:]), x, energies)
-
-    found, expected = (grad(sum_of_losses, has_aux=True)(copies[0], e) for e in (ENERGIES, 3 * (reference,)))
-    for pair in zip(found, expected, strict=True):
-        torch.testing.assert_close(*pair)
 
 
 def test_energies_that_do_not_give_one_number_for_each_point_are_refused():
