@@ -77,15 +77,6 @@ def test_log_mean_exp_agrees_with_scipy(y):
     torch.testing.assert_close(log_mean_exp(torch.from_numpy(y)), torch.from_numpy(reference), rtol=1e-13, atol=1e-13)
 
 
-@DTYPES
-@pytest.mark.parametrize("shift", [-1e4, 0.0, 1e4])
-def test_log_mean_exp_loses_nothing_at_large_values(dtype, shift):
-    y = torch.tensor([[0.0, math.log(3.0)]], dtype=dtype)
-    # The spacing of the floats at the shifted value bounds what any method can keep.
-    spacing = max(abs(shift), 1) * torch.finfo(dtype).eps
-    assert abs(log_mean_exp(y + shift).item() - shift - math.log(2)) <= 2 * spacing
-
-
 def test_log_mean_exp_of_impossible_rows():
     y = torch.tensor([[-math.inf, -math.inf], [-math.inf, 0.0]], requires_grad=True)
     value = log_mean_exp(y)
@@ -172,12 +163,6 @@ def test_bernoulli_has_value_and_gradient_far_below_the_rounding_error(dtype, ex
         rounding = 4 * torch.finfo(dtype).eps
         assert found.item() == pytest.approx(value, rel=rounding, abs=torch.finfo(dtype).tiny)
         assert torch.autograd.grad(found, mu)[0].item() == pytest.approx(gradient, rel=rounding)
-
-
-def test_bernoulli_through_a_sigmoid_has_the_gradient_in_the_logit():
-    logits = torch.tensor([[-88.0], [-50.0], [-20.0], [0.0]], requires_grad=True)
-    log_likelihood_bernoulli(torch.sigmoid(logits), torch.ones(4, 1)).sum().backward()
-    torch.testing.assert_close(logits.grad, torch.sigmoid(-logits.detach()))
 
 
 def test_bernoulli_below_the_smallest_normal_number_and_outside_its_range():

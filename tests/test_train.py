@@ -16,8 +16,6 @@ from lab.device import has_compiler
 from question3 import scores
 from solution import Flow, loss1, loss2
 
-SOURCES = ("samples", "density")
-
 
 def make_group(source: str, out: Path, num_layers: int = 4, **changes) -> train.Group:
     setting = {"seed": [1, 2], "num_iter": 100, "compile": False, "out": str(out), **changes}
@@ -46,7 +44,7 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", ["samples", "density"])
 def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path):
     if compile and not has_compiler():
         pytest.skip("no C++ compiler here")
@@ -56,14 +54,6 @@ def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path)
         expected = plain_loop(group, name, seed)
         for actual, parameter in zip(flow.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(actual, parameter, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
-def test_training_improves_the_loss(source, tmp_path):
-    flows, lines, _ = train.train_group(make_group(source, tmp_path, num_iter=1500, lr=5e-3), progress=False)
-    first, last = ([value for key, value in line.items() if key != "step"] for line in (lines[0], lines[-1]))
-    assert len(flows) == len(first) == 4 and all(b < a for a, b in zip(first, last, strict=True))
 
 
 QUIETLY = {"num_iter": 5, "compile": False, "progress": False}

@@ -36,26 +36,6 @@ def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energi
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("product", [-1.0, -20.0, -1e4])
-def test_a_second_update_moves_no_u_that_the_first_has_adjusted(product):
-    torch.manual_seed(0)
-    flows = [Flow(2, 50) for _ in range(2)]
-    parameters = stacked_flows.stack(flows)
-    u, w, _ = parameters
-    w.normal_()
-    u.normal_()
-    u += (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)
-    averages, batch = tuple(map(torch.zeros_like, parameters)), torch.randn(2, 8, 2)
-    stacked_flows.update(parameters, averages, torch.zeros(2), batch, None, lr=0.0)
-    adjusted = u.clone()
-    stacked_flows.update(parameters, averages, torch.zeros(2), batch, None, lr=0.0)
-    assert torch.equal(u, adjusted)
-    flow = stacked_flows.unstack(parameters)[0]
-    flow(torch.zeros(1, 2))
-    for layer, expected in zip(flow.planar, adjusted[0], strict=True):
-        assert torch.equal(layer.u, expected) and (layer.u * layer.w).sum() >= -1
-
-
 def test_energies_that_do_not_give_one_number_for_each_point_are_refused():
     parameters = stacked_flows.stack([Flow(2, 1)])
     with pytest.raises(ValueError, match="target_density has shape"):
