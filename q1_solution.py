@@ -1,8 +1,8 @@
 """The densities, divergences and estimates of a variational autoencoder (questions 1.1 to 1.5).
 
 Every function takes a batch on the first dimension, sums over all the others and returns one number
-per sample, in nats. Types are promoted as torch does: integers and booleans count as floats. Half precision is computed
-in float32 and rounded once. Nothing is modified in place. Shapes must agree: nothing is broadcast.
+per sample, in nats. Types are promoted as torch does: integers, booleans and half precision count as float32. Nothing
+is modified in place. Shapes must agree: nothing is broadcast.
 """
 
 import math
@@ -12,21 +12,19 @@ import torch
 from torch import Tensor
 
 
-def _promoted(**tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
-    """The dtype of the result, and the tensors in the dtype of the computation.
+def _promoted(**tensors: Tensor) -> list[Tensor]:
+    """The tensors in the dtype of the result.
 
     Raises:
         ValueError: Their shapes differ.
     """
     (first, reference), *others = tensors.items()
-    dtype = reference.dtype
+    dtype = torch.promote_types(reference.dtype, torch.float32)
     for name, tensor in others:
         if tensor.shape != reference.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {first} {tuple(reference.shape)}: not the same")
         dtype = torch.promote_types(dtype, tensor.dtype)
-    if not dtype.is_floating_point:
-        dtype = torch.get_default_dtype()
-    return dtype, [x.to(torch.promote_types(dtype, torch.float32)) for x in tensors.values()]
+    return [x.to(dtype) for x in tensors.values()]
 
 
 def _sum_per_sample(x: Tensor) -> Tensor:
@@ -42,17 +40,15 @@ def _half_scaled_square(difference: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * scaled * scaled
 
 
-def _finite_log(log: Callable[[Tensor], Tensor], x: Tensor, probability: Tensor, info: torch.finfo) -> Tensor:
+def _finite_log(log: Callable[[Tensor], Tensor], x: Tensor, probability: Tensor) -> Tensor:
     """The logarithm of a probability, with a finite value and a finite derivative at probability 0.
 
-    Args:
-        log, x: ``torch.log`` and the probability, or ``torch.log1p`` and the probability minus 1.
-        probability: Of the same derivative.
-        info: The type in which the derivative must be finite.
+    ``log`` and ``x`` are ``torch.log`` and the probability, or ``torch.log1p`` and the probability minus 1.
     """
+    info = torch.finfo(x.dtype)
     overflows = probability * info.max < 1
-    smallest = torch.finfo(x.dtype).tiny * torch.finfo(x.dtype).eps
-    value = log(x.detach()).clamp(min=math.log(smallest)) + (probability - probability.detach()) / info.eps
+    value = log(x.detach()).clamp(min=math.log(info.tiny * info.eps))
+    value = value + (probability - probability.detach()) / info.eps  # adds the derivative alone
     # The branch that is not taken has a finite derivative too, because zero times infinity is NaN.
     return torch.where(overflows, value, log(torch.where(overflows, 0.5, x)))
 
@@ -68,19 +64,17 @@ def log_likelihood_bernoulli(mu: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         Shape ``(B,)``, in nats. If the mean is 0 or 1 and the sample agrees, the log-likelihood is 0. If it disagrees,
-        it is the logarithm of the smallest positive number: -103.3 in float32 (and in half precision), -744.4 in
-        float64. The derivative is exact except where it would overflow, below a probability of 3e-39 in float32: there
-        it is 1 / eps in size. A mean outside [0, 1] gives NaN.
+        it is the logarithm of the smallest positive number: -103.3 in float32, -744.4 in float64. The derivative is
+        exact except where it would overflow, below a probability of 3e-39 in float32: there it is 1 / eps in size. A
+        mean outside [0, 1] gives NaN.
 
     Example:
         >>> log_likelihood_bernoulli(torch.tensor([[0.5, 1.0]]), torch.tensor([[0.0, 1.0]]))
         tensor([-0.6931])
     """
-    dtype, (p, x) = _promoted(mu=mu, target=target)
-    info = torch.finfo(mu.dtype if mu.is_floating_point() else dtype)
-    log_one = _finite_log(torch.log, p, p, info)
-    log_zero = _finite_log(torch.log1p, -p, 1 - p, info)
-    return _sum_per_sample(x * log_one + (1 - x) * log_zero).to(dtype)
+    p, x = _promoted(mu=mu, target=target)
+    log_one, log_zero = _finite_log(torch.log, p, p), _finite_log(torch.log1p, -p, 1 - p)
+    return _sum_per_sample(x * log_one + (1 - x) * log_zero)
 
 
 def log_likelihood_normal(mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
@@ -101,8 +95,8 @@ def log_likelihood_normal(mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
         >>> log_likelihood_normal(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
         tensor([-1.8379])
     """
-    dtype, (mu, logvar, z) = _promoted(mu=mu, logvar=logvar, z=z)
-    return -_sum_per_sample(0.5 * (math.log(2 * math.pi) + logvar) + _half_scaled_square(z - mu, logvar)).to(dtype)
+    mu, logvar, z = _promoted(mu=mu, logvar=logvar, z=z)
+    return -_sum_per_sample(0.5 * (math.log(2 * math.pi) + logvar) + _half_scaled_square(z - mu, logvar))
 
 
 def log_mean_exp(y: Tensor) -> Tensor:
@@ -120,11 +114,11 @@ def log_mean_exp(y: Tensor) -> Tensor:
         >>> log_mean_exp(torch.tensor([[1e4, 1e4], [-math.inf, -math.inf]]))
         tensor([10000.,   -inf])
     """
-    dtype, (y,) = _promoted(y=y)
+    (y,) = _promoted(y=y)
     impossible = (y == -math.inf).all(-1)
     # Such a row is set aside: the gradient of its logsumexp would be NaN.
     value = torch.logsumexp(y.masked_fill(impossible.unsqueeze(-1), 0), dim=-1) - math.log(y.shape[-1])
-    return value.masked_fill(impossible, -math.inf).to(dtype)
+    return value.masked_fill(impossible, -math.inf)
 
 
 def kl_gaussian_gaussian_analytic(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
@@ -147,10 +141,10 @@ def kl_gaussian_gaussian_analytic(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, 
         >>> kl_gaussian_gaussian_analytic(*(torch.full((1, 2), v) for v in (1.0, 0.0, 0.0, 0.0)))
         tensor([1.])
     """
-    dtype, (mu_q, logvar_q, mu_p, logvar_p) = _promoted(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
+    mu_q, logvar_q, mu_p, logvar_p = _promoted(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     d = logvar_q - logvar_p
     # expm1 keeps the digits that exp(d) - 1 loses where the two variances nearly agree.
-    return _sum_per_sample(0.5 * (torch.expm1(d) - d) + _half_scaled_square(mu_q - mu_p, logvar_p)).to(dtype)
+    return _sum_per_sample(0.5 * (torch.expm1(d) - d) + _half_scaled_square(mu_q - mu_p, logvar_p))
 
 
 def kl_gaussian_gaussian_mc(
@@ -176,9 +170,9 @@ def kl_gaussian_gaussian_mc(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    dtype, (mu_q, logvar_q, mu_p, logvar_p) = _promoted(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
+    mu_q, logvar_q, mu_p, logvar_p = _promoted(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     noise = torch.randn((num_samples, *mu_q.shape), dtype=mu_q.dtype, device=mu_q.device)
     # (z - mu_q) exp(-logvar_q / 2) is the noise itself; this is (z - mu_p) exp(-logvar_p / 2).
     scaled = (mu_q - mu_p) * torch.exp(-0.5 * logvar_p) + torch.exp(0.5 * (logvar_q - logvar_p)) * noise
     log_ratio = logvar_p - logvar_q + scaled.square() - noise.square()
-    return _sum_per_sample(0.5 * log_ratio.mean(0)).to(dtype)
+    return _sum_per_sample(0.5 * log_ratio.mean(0))

@@ -54,55 +54,36 @@ def get_logdet(x: Tensor, u: Tensor, w: Tensor, b: Tensor, eps: float = 1e-8) ->
         tensor([[2.]])
     """
     slope = 1 - torch.tanh(_along(x, w, b)).square()
-    determinant = torch.abs(1 + slope * (u * w).sum(-1, keepdim=True))
-    if x.dtype == torch.float16:  # eps would round to zero
-        return torch.log(eps + determinant.float()).to(x.dtype)
-    return torch.log(eps + determinant)
-
-
-def always_invertible_u(u: Tensor, w: Tensor) -> Tensor:
-    r"""The u that makes the planar transformation invertible, by the same smooth formula for every w·u.
-
-    .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
-
-    It changes u everywhere: where w·u = 0, w·û is -0.31. Where m is so close to -1 that rounding could push w·û below
-    it, w·û is raised by a few rounding errors, so the computed w·û is at least -1 too. Half precision is computed in
-    float32.
-
-    Args:
-        u, w: Shapes ``(*, d)``. Where w is zero, û is u.
-
-    Source:
-        Rezende and Mohamed (2015), appendix A.1.
-    """
-    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
-    u, w = u.to(wide), w.to(wide)
-    wu, norm = (w * u).sum(-1, keepdim=True), w.square().sum(-1, keepdim=True)
-    norm = torch.where(norm == 0, 1, norm)
-    u = u + (F.softplus(wu) - 1 - wu) * w / norm
-    terms = w * u
-    rounding = (u.shape[-1] + 4) * torch.finfo(dtype).eps * terms.abs().sum(-1, keepdim=True)
-    return (u + (rounding - 1 - terms.sum(-1, keepdim=True)).clamp(min=0) * w / norm).to(dtype)
+    return torch.log(eps + torch.abs(1 + slope * (u * w).sum(-1, keepdim=True)))
 
 
 def invertible_u(u: Tensor, w: Tensor) -> Tensor:
-    """The u that makes the planar transformation invertible: u itself where w·u ≥ -1.
+    r"""The u that makes the planar transformation invertible: u itself where w·u ≥ -1, and elsewhere û.
+
+    .. math:: \hat u = u + (m(w \cdot u) - w \cdot u) \frac{w}{\|w\|^2}, \quad m(a) = -1 + \log(1 + e^a)
+
+    Where m is so close to -1 that rounding could push w·û below it, w·û is raised by a few rounding errors. So the
+    computed w·û is at least -1 too, and a second application changes nothing.
 
     Args:
         u, w: Shapes ``(*, d)``.
 
-    Returns:
-        The shape of u. Where w·u < -1, :func:`always_invertible_u`; applied again, it changes nothing.
-
     Source:
         Rezende and Mohamed (2015), appendix A.1.
     """
-    invertible = (w * u).sum(-1, keepdim=True) >= -1
-    # Where the formula is not used, w may be so small that the formula's derivative is not finite.
-    return torch.where(invertible, u, always_invertible_u(u, torch.where(invertible, 1, w)))
+    wu = (w * u).sum(-1, keepdim=True)
+    invertible = wu >= -1
+    # Where û is not used, w may be so small that the derivative of û is not finite.
+    w = torch.where(invertible, 1, w)
+    norm = w.square().sum(-1, keepdim=True)
+    hat = u + (F.softplus(wu) - 1 - wu) * w / norm
+    terms = w * hat
+    rounding = (u.shape[-1] + 4) * torch.finfo(u.dtype).eps * terms.abs().sum(-1, keepdim=True)
+    hat = hat + (rounding - 1 - terms.sum(-1, keepdim=True)).clamp(min=0) * w / norm
+    return torch.where(invertible, u, hat)
 
 
-def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) -> Tensor:
+def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor) -> Tensor:
     r"""The points that the planar transformation maps to y, where w·u ≥ -1.
 
     Along w the map is one-dimensional: with :math:`a = w \cdot x + b` and :math:`c = w \cdot u`,
@@ -110,14 +91,12 @@ def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) ->
     .. math:: w \cdot y + b = a + c \tanh a,
 
     whose right side does not decrease where c ≥ -1. Its root lies within \|c\| of the left side. Newton's method,
-    restricted to that bracket and with a bisection in every third step, finds it to the last digit. Then
-    :math:`x = y - u \tanh a`, and the component of x along w comes from a. All points advance together.
+    restricted to that bracket and with a bisection in every third step, finds it to the last digit, usually in ten
+    steps. Then :math:`x = y - u \tanh a`, and the component of x along w comes from a. All points advance together.
 
     Args:
         y: Points, shape ``(B, d)``.
         u, w, b: As for :func:`planar_transformation`, with w·u ≥ -1.
-        max_steps: Largest number of steps. The worst case is about 3 log₂ of the bracket's width in units of the last
-            digit; ten are usual.
 
     Returns:
         Shape ``(B, d)``, with the rounding error of y divided by the Jacobian's determinant, as in every inverse. If
@@ -128,7 +107,7 @@ def inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, max_steps: int = 200) ->
     low, high = target - c.abs(), target + c.abs()
     a, done = target / (1 + c.clamp(min=0)), torch.zeros_like(target, dtype=torch.bool)
     digit = 2 * torch.finfo(y.dtype).eps
-    for step in range(max_steps):
+    for step in range(200):
         t = torch.tanh(a)
         residual = a + c * t - target
         low, high = torch.where(residual <= 0, a, low), torch.where(residual >= 0, a, high)

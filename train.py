@@ -46,8 +46,7 @@ class Hyperparameters:
     num_layers: list[int] = option(default_factory=lambda: [2, 8, 32], at_least=1)  # numbers k of planar layers
     num_iter: int = option(20_000, at_least=1)  # updates
     lr: float = option(5e-4, above=0)  # RMSprop's step size; the natural gradient's peak, where 0.1 is about right
-    # assignment: RMSprop; tuned: the natural gradient with a one-cycle step size, from layers whose hyperplanes are
-    # spread
+    # assignment: RMSprop; tuned: natural gradient, one-cycle step size, from layers whose hyperplanes are spread
     recipe: Literal["assignment", "tuned"] = "assignment"
     batch_size: int = option(128, at_least=1)  # points per update
     seed: list[int] = option(default_factory=lambda: [1], at_least=0)  # a flow for each: initial values and batches
@@ -139,26 +138,22 @@ def train_group(
             natural.spread(flows[-1])
     parameters = stacked_flows.stack(flows)
     energies = tuple(target.energy for target in group.targets.values()) if group.source == "density" else None
-    updater: Any
+    updater: Any = stacked_flows.RMSprop(parameters, energies, options.lr)
     if options.recipe == "tuned":
         updater = natural.NaturalGradient(parameters, energies, natural.one_cycle(options.lr, options.num_iter))
-    else:
-        updater = stacked_flows.RMSprop(parameters, energies, options.lr)
-    state = Checkpoint(
-        group.out / "checkpoint.pt", group.origin(), parameters=parameters, generators=generators, updater=updater.state
-    )
+    parts = {"parameters": parameters, "generators": generators, "updater": updater.state}
+    state = Checkpoint(group.out / "checkpoint.pt", group.origin(), **parts)
     done = state.restore()
     step, seconds, lines = done.get("step", 0), done.get("seconds", 0.0), done.get("lines", [])
     if options.compile and step < options.num_iter:
-        updater.compile()
+        updater.function = stacked_flows.compile_flows(updater.function)
 
     label = f"from {group.source}, k = {group.num_layers}"
+    shown = {"total": options.num_iter, "initial": step, "desc": label, "unit": " updates", "disable": not progress}
     with (
         interruption.Interruption("up to a thousand updates") as stop,
         Record(group.out, lines) as record,
-        jobs.bar(
-            workers, total=options.num_iter, initial=step, desc=label, unit=" updates", disable=not progress
-        ) as bar,
+        jobs.bar(workers, **shown) as bar,
     ):
         while step < options.num_iter:
             if stop.requested:
@@ -181,55 +176,51 @@ def train_group(
     return stacked_flows.unstack(parameters), record.lines, seconds
 
 
-def evaluate(group: Group, flows: Sequence[Flow]) -> list[dict[str, Any]]:
-    """The final numbers of each flow of a group, as far as its target is known."""
-    measure = score_from_samples if group.source == "samples" else score_from_density
-    return [
-        {"source": group.source, "data": name, "num_layers": group.num_layers, "seed": seed}
-        | measure(flow, group.targets[name])
-        for (name, seed), flow in zip(group.names, flows, strict=True)
-    ]
+def score(record: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """Name, mean and standard error of a flow's NLL, divergence or loss, of the first that is known."""
+    return next(((key, record[key]) for key in ("nll", "kl", "loss") if key in record), ("", {}))
 
 
 def median_of(records: Sequence[dict[str, Any]]) -> int:
     """The place of the median record among those of several seeds; of an even number, the better of the middle two."""
-    key = next((key for key in ("nll", "kl", "loss") if key in records[0]), None)
-    if key is None:
-        return 0
-    order = sorted(range(len(records)), key=lambda i: records[i][key]["mean"] if key in records[i] else math.inf)
+    order = sorted(range(len(records)), key=lambda i: score(records[i])[1].get("mean", 0))
     return order[(len(records) - 1) // 2]
 
 
-def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[str, Any]], out: Path) -> None:
+def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[str, Any]]) -> None:
     """One picture per target on the plane, of the flow of the median seed."""
-    if group.dim != 2:
-        return
     from question3 import plots  # drawing libraries take seconds to import
 
     count = len(group.options.seed)
+    stem = "learned_density_data" if group.source == "samples" else "samples"
     for start, (name, target) in zip(range(0, len(flows), count), group.targets.items(), strict=True):
         place = start + median_of(records[start : start + count])
-        flow, seed = flows[place], records[place]["seed"]
-        if group.source == "samples":
-            path = out / f"learned_density_data_{name}_l{group.num_layers}.png"
-            plots.learned_density(path, flow, target, group.points[name], seed)
-        else:
-            plots.samples(out / f"samples_{name}_l{group.num_layers}.png", flow, target, seed)
+        chosen, path = [(records[place]["seed"], flows[place])], f"{stem}_{name}_l{group.num_layers}.png"
+        plots.over_depth(group.out.parent / path, target, group.source, chosen, group.points.get(name))
 
 
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group; what one process does."""
     group.out.mkdir(parents=True, exist_ok=True)
+    measure = score_from_samples if group.source == "samples" else score_from_density
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     with one_thread():
         flows, lines, seconds = train_group(group, workers, progress)
-        records = evaluate(group, flows)
-        draw_pictures(group, flows, records, group.out.parent)
-        for record in records:
-            name = f"{record['data']}/seed_{record['seed']}"
-            record["curve"] = [[line["step"], line[name]] for line in lines]
-            record["seconds"] = seconds
-            record["folder"] = group.out.name  # in the run's folder; it holds the checkpoint
+        records = [
+            {
+                "source": group.source,
+                "data": name,
+                "num_layers": group.num_layers,
+                "seed": seed,
+                **measure(flow, group.targets[name]),
+                "curve": [[line["step"], line[f"{name}/seed_{seed}"]] for line in lines],
+                "seconds": seconds,
+                "folder": group.out.name,  # in the run's folder; it holds the checkpoint
+            }
+            for (name, seed), flow in zip(group.names, flows, strict=True)
+        ]
+        if group.dim == 2:
+            draw_pictures(group, flows, records)
         return records
 
 
@@ -263,18 +254,15 @@ def launch_experiments_from_samples(
     """
     targets, points = {}, {}
     for name, value in density_dict.items():
-        if not callable(value):
-            points[name] = torch.as_tensor(value)
-        elif name in TARGETS:
-            points[name] = TARGETS[name].data_set()
-        else:
+        if callable(value) and name not in TARGETS:
             raise InputError(f"{name} needs samples: an energy stands for a data set only as {' or '.join(TARGETS)}")
+        points[name] = TARGETS[name].data_set() if callable(value) else torch.as_tensor(value)
         if points[name].ndim != 2 or points[name].shape[1] != dim:
             raise InputError(f"the samples of {name} have shape {tuple(points[name].shape)}, not (N, {dim})")
         # What is known of a data set is known of its own points only.
         known = name in TARGETS and torch.equal(points[name].double(), TARGETS[name].data_set().double())
         targets[name] = TARGETS[name] if known else Target(name, _unknown)
-    return _launch("samples", targets, num_layers_list, dim, lr, num_iter, points=points, **options)
+    return _launch("samples", targets, points, num_layers_list, dim, num_iter=num_iter, lr=lr, **options)
 
 
 def launch_experiments_from_density(
@@ -287,16 +275,14 @@ def launch_experiments_from_density(
 ) -> list[dict[str, Any]]:
     """Train flows that map noise to a target density by minimising the divergence (question 3.9).
 
-    Writes ``samples_{name}_l{k}.png`` for each target on the plane and each depth. Called again with the same values
-    it resumes where it stopped.
+    Writes ``samples_{name}_l{k}.png``, and otherwise does as :func:`launch_experiments_from_samples`.
 
     Args:
         density_dict: Name to energy, a function of points ``(N, dim)`` that returns ``(N,)``.
-        num_layers_list, dim, lr, num_iter, options: As for :func:`launch_experiments_from_samples`.
+        num_layers_list, dim, lr, num_iter, options: As there.
 
     Returns:
-        Per flow its setting, loss, divergence from the target where that is known, the curve of its loss, and the
-        folder of its checkpoint.
+        Per flow the same, with its loss, and its divergence from the target where that is known.
 
     Raises:
         InputError: A target is no energy.
@@ -306,7 +292,7 @@ def launch_experiments_from_density(
     # What is known of a target is known of its own energy only.
     known = {name: target for name, target in TARGETS.items() if target.energy is density_dict.get(name)}
     targets = {name: known.get(name, Target(name, energy)) for name, energy in density_dict.items()}
-    return _launch("density", targets, num_layers_list, dim, lr, num_iter, **options)
+    return _launch("density", targets, {}, num_layers_list, dim, num_iter=num_iter, lr=lr, **options)
 
 
 def _unknown(z: Tensor) -> Tensor:
@@ -316,22 +302,17 @@ def _unknown(z: Tensor) -> Tensor:
 def _launch(
     source: str,
     targets: dict[str, Target],
+    points: dict[str, Tensor],
     num_layers_list: Sequence[int],
     dim: int,
-    lr: float,
-    num_iter: int,
-    points: dict[str, Tensor] | None = None,
     seeds: Sequence[int] = (1,),
     out: str | Path = ".",
-    batch_size: int = 128,
-    compile: bool = True,
     workers: int = 1,
     progress: bool = True,
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    options = Hyperparameters(
-        num_iter=num_iter, lr=lr, batch_size=batch_size, seed=list(seeds), compile=compile, out=str(out)
-    )
-    groups = [Launched(source, k, targets, points or {}, options, dim) for k in num_layers_list]
+    hyperparameters = Hyperparameters(seed=list(seeds), out=str(out), **options)
+    groups = [Launched(source, k, targets, points, hyperparameters, dim) for k in num_layers_list]
     return run_groups(groups, workers, progress)
 
 
@@ -386,12 +367,11 @@ def report(result: dict[str, Any]) -> str:
     """The numbers of each flow, a line each."""
     lines = [f"{'from':8} {'data':5} {'k':>3} {'seed':>5}  result in nats, ± standard error"]
     for record in result["runs"]:
-        key = next((key for key in ("nll", "kl", "loss") if key in record), None)
-        text = f"{key} {record[key]['mean']:.4f} ± {record[key]['standard_error']:.4f}" if key else "not available"
+        setting = f"{record['source']:8} {record['data']:5} {record['num_layers']:3} {record['seed']:5}"
+        key, value = score(record)
+        text = f"{key} {value['mean']:.4f} ± {value['standard_error']:.4f}" if value else "not available"
         gap = f", gap to the entropy {record['gap']:.4f}" if "gap" in record else ""
-        lines.append(
-            f"{record['source']:8} {record['data']:5} {record['num_layers']:3} {record['seed']:5}  {text}{gap}"
-        )
+        lines.append(f"{setting}  {text}{gap}")
     return "\n".join(lines)
 
 

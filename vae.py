@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
 
 import data
@@ -80,7 +81,7 @@ def train_epoch(
     vae: VAE,
     objective: Callable[..., Tensor],
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scheduler: LRScheduler,
     images: Tensor,
     options: Hyperparameters,
     generator: torch.Generator,
@@ -125,17 +126,20 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     vae = vae.to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.learning_rate, fused=True)
     updates = math.ceil(len(images) / options.batch_size) * options.epochs
-    scheduler = _scheduler(optimizer, options, updates)
+    scheduler: LRScheduler = ConstantLR(optimizer, factor=1)
+    if options.schedule == "one-cycle":
+        scheduler = OneCycleLR(optimizer, options.learning_rate, total_steps=updates, cycle_momentum=False)
+    origin = {key: value for key, value in determining(options).items() if key not in may_grow(options)}
     parts = {"vae": vae, "optimizer": optimizer, "scheduler": scheduler, "generator": generator}
-    state = Checkpoint(Path(options.out) / "checkpoint.pt", origin(options, splits), **parts)
+    state = Checkpoint(Path(options.out) / "checkpoint.pt", origin | {"images": fingerprint(*splits)}, **parts)
     lines: list[dict[str, float]] = state.restore().get("lines", [])
 
     print(f"{options.dataset}: {len(images)} training images", flush=True)
     warn_if_busy()
-    compiling = options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM)
     total = elbo if options.posterior == "normal" else sampled_elbo
     objective = path_elbo if options.gradient == "path" else total
-    objective = compile_where_possible(objective) if compiling else objective
+    if options.compile == "yes" or (options.compile == "auto" and updates >= COMPILE_FROM):
+        objective = compile_where_possible(objective)
     with (
         interruption.Interruption("this epoch") as stop,
         Record(Path(options.out), lines) as record,
@@ -146,45 +150,25 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
                 stop.stop(f"{options.out}: stopped after epoch {epoch}, saved")
             started = time.perf_counter()
             learning_rate = float(scheduler.get_last_lr()[0])
-            mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator)
-            line: dict[str, float] = {
-                "learning_rate": learning_rate,
-                "train_elbo": mean_elbo.item(),
-                "seconds": time.perf_counter() - started,
-                "valid_elbo": evaluate_elbo(vae, valid).mean().item(),
-            }
-            for name in ("train_elbo", "valid_elbo"):
-                if not math.isfinite(line[name]):
-                    where = f"{options.out}, epoch {epoch + 1}"
-                    raise FloatingPointError(f"{where}: {name} is {line[name]}; {state.last_good()}")
-            record.add(epoch + 1, **line)
+            mean_elbo = train_epoch(vae, objective, optimizer, scheduler, images, options, generator).item()
+            seconds = time.perf_counter() - started
+            valid_elbo = evaluate_elbo(vae, valid).mean().item()
+            if not math.isfinite(mean_elbo + valid_elbo):
+                found = f"the ELBO is {mean_elbo} in training, {valid_elbo} in validation"
+                raise FloatingPointError(f"{options.out}, epoch {epoch + 1}: {found}; {state.last_good()}")
+            values = {"learning_rate": learning_rate, "train_elbo": mean_elbo, "seconds": seconds}
+            record.add(epoch + 1, **values, valid_elbo=valid_elbo)
             state.save(lines=record.lines)
-            bar.set_postfix(valid_elbo=f"{line['valid_elbo']:.2f}")
+            bar.set_postfix(valid_elbo=f"{valid_elbo:.2f}")
             bar.update()
         if stop.requested:
             stop.stop(f"{options.out}: trained, saved")
     return vae, [{"epoch": line["step"], **{k: v for k, v in line.items() if k != "step"}} for line in record.lines]
 
 
-def origin(options: Hyperparameters, splits: data.Splits) -> dict[str, Any]:
-    """What the numbers of a run depend on: its options and its data."""
-    values = {key: value for key, value in determining(options).items() if key not in may_grow(options)}
-    return {**values, "images": fingerprint(*splits)}
-
-
 def may_grow(options: Hyperparameters) -> tuple[str, ...]:
     """What a later start may ask more of: epochs, where the learning rate does not depend on their number."""
     return ("epochs",) if options.schedule == "constant" else ()
-
-
-def _scheduler(
-    optimizer: torch.optim.Optimizer, options: Hyperparameters, updates: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if options.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=options.learning_rate, total_steps=updates, cycle_momentum=False
-    )
 
 
 def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Splits, dict[str, Any]]:
@@ -202,31 +186,27 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
     options = replace(options, dataset=dataset)
     choose_device(options.device)  # a run that cannot begin claims no folder
     with claim(options.out, options, may_grow=may_grow(options)):
-        return _run(options, splits, progress)
-
-
-def _run(options: Hyperparameters, splits: data.Splits, progress: bool) -> tuple[VAE, data.Splits, dict[str, Any]]:
-    vae, history = train(options, splits, progress)
-    valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
-    path = Path(options.out) / "result.json"
-    before = read_json(path) or {}
-    log_px = before.get("test_log_px", {}) if before.get("history") == history else {}
-    result = {
-        "dataset": options.dataset,
-        "seed": options.seed,
-        "valid_elbo": mean_and_error(evaluate_elbo(vae, valid)),
-        "test_elbo": mean_and_error(evaluate_elbo(vae, test)),
-        "test_log_px": log_px,
-        "kl_per_dimension": kl_per_dimension(vae, valid).tolist(),
-        "train_seconds": sum(record["seconds"] for record in history),
-        "history": history,
-    }
-    for k in options.num_samples:
-        if str(k) not in log_px:
-            log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
-        result["test_log_px"] = {k: log_px[k] for k in sorted(log_px, key=int)}
-        write_json(path, result)  # after each: thousands of draws take minutes
-    return vae, splits, result
+        vae, history = train(options, splits, progress)
+        valid, test = (split.to(next(vae.parameters()).device) for split in splits[1:])
+        path = Path(options.out) / "result.json"
+        before = read_json(path) or {}
+        log_px = before.get("test_log_px", {}) if before.get("history") == history else {}
+        result = {
+            "dataset": options.dataset,
+            "seed": options.seed,
+            "valid_elbo": mean_and_error(evaluate_elbo(vae, valid)),
+            "test_elbo": mean_and_error(evaluate_elbo(vae, test)),
+            "test_log_px": log_px,
+            "kl_per_dimension": kl_per_dimension(vae, valid).tolist(),
+            "train_seconds": sum(record["seconds"] for record in history),
+            "history": history,
+        }
+        for k in options.num_samples:
+            if str(k) not in log_px:
+                log_px[str(k)] = mean_and_error(log_likelihood(vae, test, k, progress=progress))
+            result["test_log_px"] = {k: log_px[k] for k in sorted(log_px, key=int)}
+            write_json(path, result)  # after each: thousands of draws take minutes
+        return vae, splits, result
 
 
 def report(result: dict[str, Any]) -> str:

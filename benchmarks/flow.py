@@ -76,7 +76,7 @@ def ours(names: Sequence[str], k: int) -> Callable[[], None]:
     group = train.Group("samples", k, targets, {name: t.data_set() for name, t in targets.items()}, options)
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     updater = stacked_flows.RMSprop(stacked_flows.stack([train.Flow(2, k) for _ in group.names]), None, options.lr)
-    updater.compile()
+    updater.function = stacked_flows.compile_flows(updater.function)
     total = torch.zeros(len(group.names))
 
     def run() -> None:

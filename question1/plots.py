@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lab import figures
 from q1_solution import log_mean_exp
-from question1 import autoencoder, inference_gap
+from question1 import inference_gap
+from question1.autoencoder import VAE, Posterior
 
 THIRD = ((figures.WIDTH - 0.2) / 3, 2.0)
 MARKS = "osD^v"  # to tell the curves apart in greyscale
@@ -21,12 +22,10 @@ MARKS = "osD^v"  # to tell the curves apart in greyscale
 def training(path: Path, settings: dict[str, Any], target: float | None = None) -> None:
     """ELBO over the epochs, of the training batches (dotted) and the validation set: mean and range over seeds.
 
-    Args:
-        path: The picture.
-        settings: Name to ``runs``, each with its ``history``.
-        target: An ELBO in nats, drawn as a dashed line.
+    ``settings`` maps names to ``runs``, each with its ``history``; ``target`` is an ELBO in nats (dashed).
     """
     with figures.figure(path, size=(0.9 * figures.WIDTH, 2.6)) as (axes,):
+        shown = [] if target is None else [target]
         for (name, setting), colour, mark in zip(settings.items(), figures.COLOURS, MARKS, strict=False):
             for kind, line in {"train_elbo": ":", "valid_elbo": "-"}.items():
                 curves = np.array([[record[kind] for record in run["history"]] for run in setting["runs"]])
@@ -34,12 +33,9 @@ def training(path: Path, settings: dict[str, Any], target: float | None = None) 
                 label = f"{name}, {kind.split('_')[0]}"
                 axes.plot(epochs, curves.mean(0), line, color=colour, label=label, marker=mark, markevery=[-1], ms=4)
                 axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
-        last = [run["history"][-1] for setting in settings.values() for run in setting["runs"]]
-        shown = [line[kind] for line in last for kind in ("train_elbo", "valid_elbo")]
+                shown += curves[:, -1].tolist()
         if target is not None:
-            label = f"target, {target:g}".replace("-", "\N{MINUS SIGN}")
-            axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=label)
-            shown.append(target)
+            axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=f"target, ${target:g}$")
         low, high = min(shown), max(shown)
         ylim = (low - 0.25 * abs(low), high + 0.02 * abs(high))
         axes.set(xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=ylim)
@@ -62,7 +58,7 @@ def dimensions(path: Path, kl: list[float]) -> None:
 
 
 @torch.no_grad()
-def images(folder: Path, model: autoencoder.VAE, images: Tensor) -> None:
+def images(folder: Path, model: VAE, images: Tensor) -> None:
     """Samples from the prior, reconstructions and interpolations, all as pixel probabilities."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
@@ -98,44 +94,34 @@ def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[d
 
 def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """How far the importance-sampling estimate is below log p(x) by quadrature."""
-    k = [row["k"] for row in rows]
     mean, error = ([row["missing"][key] for row in rows] for key in ("mean", "standard_error"))
     with figures.figure(path, size=THIRD) as (axes,):
-        axes.errorbar(k, mean, error, marker="o", ms=4)
+        axes.errorbar([row["k"] for row in rows], mean, error, marker="o", ms=4)
         axes.set(title="importance sampling", xscale="log", xlabel="samples $K$")
         axes.set_ylabel("shortfall in $\\log p(x)$ (nats)")
         figures.logarithmic(axes, mean)
 
 
-def contours(
-    path: Path,
-    model: autoencoder.VAE,
-    images: Tensor,
-    posteriors: Sequence[dict[str, autoencoder.Posterior]],
-    shares: Sequence[float] = (0.5, 0.95),
-) -> None:
-    """True posteriors on the latent plane (grey) and approximate ones (lines), at levels that enclose these shares.
+def contours(path: Path, model: VAE, images: Tensor, posteriors: Sequence[dict[str, Posterior]]) -> None:
+    """True posteriors on the latent plane (grey) and approximate ones (lines), at levels that enclose 50 % and 95 %.
 
     Args:
         path: The picture.
         model: A model with two latent dimensions.
         images: One per panel, ``(N, 784)``.
         posteriors: Name to posterior, for each image.
-        shares: Of the mass.
     """
     with figures.figure(path, columns=len(images), size=(figures.WIDTH / len(images), 1.75)) as columns:
         for axes, image, approximations in zip(columns, images, posteriors, strict=True):
-            grid = window(model, image)
-            side = round(len(grid) ** 0.5)
-            x, y = (grid[:, i].view(side, side).numpy() for i in range(2))
-            truth = inference_gap.log_joint(model, image.unsqueeze(0), grid)[0].double()
+            x, y = grid = window(model, image)
+            points = grid.flatten(1).T
+            truth = inference_gap.log_joint(model, image.unsqueeze(0), points)[0].double().view(x.shape)
             density = torch.exp(truth - truth.max())
-            filled = [*levels(density, shares), 1.01]
-            axes.contourf(x, y, density.view(side, side), levels=filled, colors=["0.9", "0.75"])
+            axes.contourf(x, y, density, levels=[*levels(density), 1.01], colors=["0.9", "0.75"])
             for (name, q), colour, dashes in zip(approximations.items(), figures.COLOURS, figures.DASHES, strict=False):
-                density = torch.exp(inference_gap.log_density(q, grid))
+                density = torch.exp(inference_gap.log_density(q, points)).view(x.shape)
                 look: dict[str, Any] = {"colors": colour, "linestyles": [dashes], "linewidths": 1.2}
-                axes.contour(x, y, density.view(side, side), levels=levels(density, shares), **look)
+                axes.contour(x, y, density, levels=levels(density), **look)
                 axes.plot([], [], dashes, color=colour, label=name)
             axes.set(aspect="equal", xlabel="$z_1$")
             axes.grid(visible=False)
@@ -148,33 +134,27 @@ def contours(
         columns[0].figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
-def window(model: autoencoder.VAE, image: Tensor, cells: int = 240, margin: float = 0.4) -> Tensor:
-    """A square of the latent plane around the bulk of an image's true posterior: points ``(cells², 2)``."""
+def window(model: VAE, image: Tensor, cells: int = 240) -> Tensor:
+    """A square of the latent plane around the bulk of an image's true posterior: coordinates ``(2, cells, cells)``."""
     points = inference_gap.plane(cells=300).points
     log_joint = inference_gap.log_joint(model, image.unsqueeze(0), points)[0]
     bulk = points[log_joint > log_joint.max() - 8]
     low, high = bulk.min(0).values, bulk.max(0).values
-    half, centre = (high - low).max() * (1 + margin) / 2, (high + low) / 2
-    line = torch.linspace(-1, 1, cells) * half
-    return torch.stack(torch.meshgrid(centre[0] + line, centre[1] + line, indexing="ij"), dim=-1).view(-1, 2)
+    line = 0.7 * (high - low).max() * torch.linspace(-1, 1, cells)
+    return torch.stack(torch.meshgrid(line, line, indexing="ij")) + ((low + high) / 2).view(2, 1, 1)
 
 
-def levels(density: Tensor, shares: Sequence[float]) -> list[float]:
-    """The levels, in rising order, that enclose these shares of the mass of a density on cells of equal size."""
+def levels(density: Tensor) -> list[float]:
+    """The levels that enclose 95 % and 50 % of the mass of a density on cells of equal size."""
     ordered, _ = density.flatten().double().sort(descending=True)
     mass = ordered.cumsum(0) / ordered.sum()
-    return sorted(ordered[int((mass < share).sum())].item() for share in shares)
+    return [ordered[int((mass < share).sum())].item() for share in (0.95, 0.5)]
 
 
-def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Indices ``(count,)`` of different images: the nearest to the centre of each k-means cluster.
+def varied(images: Tensor, count: int) -> Tensor:
+    """Indices ``(count,)`` of different images ``(N, D)``: the nearest to the centre of each k-means cluster.
 
     The first images of a data set that is ordered by class would all be alike. No labels are needed.
-
-    Args:
-        images: Shape ``(N, D)``, N at least ``count``.
-        count: Number of clusters.
-        seed: Of the initial centres.
     """
     from sklearn.cluster import KMeans  # slow to import
     from sklearn.metrics import pairwise_distances_argmin
@@ -182,7 +162,7 @@ def varied(images: Tensor, count: int, seed: int = 0) -> Tensor:
     # A thousand images, spread over the data set, are enough.
     spread = torch.arange(0, len(images), max(1, len(images) // max(count, 1000)))
     pixels = images.cpu()[spread].float().numpy()
-    clusters = KMeans(count, n_init=1, random_state=seed).fit(pixels)
+    clusters = KMeans(count, n_init=1, random_state=0).fit(pixels)
     return spread[torch.from_numpy(pairwise_distances_argmin(clusters.cluster_centers_, pixels))]
 
 
@@ -201,10 +181,9 @@ def draw_tiles(axes: Axes, images: Tensor, extent: tuple[float, float, float, fl
     """Draw square images ``(R, C, D)``, the first row at the top, on axes without grid or frame."""
     rows, columns, pixels = images.shape
     side = math.isqrt(pixels)
-    tiles = images.detach().cpu().reshape(rows, columns, side, side).transpose(1, 2)
-    mosaic = tiles.reshape(rows * side, columns * side).numpy()
-    extent = extent or (0, columns, 0, rows)
-    axes.imshow(mosaic, cmap="Greys", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    tiles = images.cpu().reshape(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
+    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    axes.imshow(tiles.numpy(), extent=extent or (0, columns, 0, rows), **look)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
@@ -212,9 +191,7 @@ def draw_tiles(axes: Axes, images: Tensor, extent: tuple[float, float, float, fl
 def importance_weights(path: Path, log_weights: Tensor) -> None:
     r"""Importance weights of one image: their logarithms, and the share of the sum that the largest have.
 
-    Args:
-        path: File of the picture.
-        log_weights: :math:`\log p(x|z_k) p(z_k) / q(z_k|x)` of the draws ``(K,)``, in nats.
+    ``log_weights`` are :math:`\log p(x|z_k) p(z_k) / q(z_k|x)` of the draws ``(K,)``, in nats.
     """
     y = log_weights.detach().cpu().double()
     shares = torch.softmax(y, dim=0).sort(descending=True).values.cumsum(0)
@@ -234,16 +211,10 @@ def importance_weights(path: Path, log_weights: Tensor) -> None:
 
 
 @torch.no_grad()
-def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], codes: Tensor, steps: int = 11) -> None:
-    """Decoded images of a code of which two dimensions vary over the range of the data's codes.
+def walk(path: Path, model: VAE, z: Tensor, pair: Sequence[int], codes: Tensor, steps: int = 11) -> None:
+    """Decoded images of a code ``(L,)`` of which two dimensions vary over the range of the data's codes ``(N, L)``.
 
-    Args:
-        path: File of the picture.
-        model: The model.
-        z: The code, ``(L,)``.
-        pair: The dimensions that vary, horizontally and vertically.
-        codes: Codes of the data, ``(N, L)``, shown in the left panel.
-        steps: Images per row and column.
+    ``pair`` are the dimensions that vary, horizontally and vertically. The codes of the data are in the left panel.
     """
     across, upwards = pair
     (left, right), (bottom, top) = (code_range(codes, dimension) for dimension in pair)
@@ -252,7 +223,7 @@ def walk(path: Path, model: autoencoder.VAE, z: Tensor, pair: Sequence[int], cod
     plane[..., upwards] = torch.linspace(top, bottom, steps, device=z.device).unsqueeze(1)
     images = torch.sigmoid(model.decode(plane.flatten(0, 1))).view(steps, steps, -1)
     # The centre of each image is at its code.
-    half_x, half_y = (0.5 * (high - low) / (steps - 1) for low, high in ((left, right), (bottom, top)))
+    half_x, half_y = (right - left) / (steps - 1) / 2, (top - bottom) / (steps - 1) / 2
     extent = (left - half_x, right + half_x, bottom - half_y, top + half_y)
     with figures.figure(path, columns=2, size=(figures.HALF, 3.0)) as (scatter, tiles):
         scatter.plot(codes[:, across].cpu(), codes[:, upwards].cpu(), ".", ms=1.5, color="grey", alpha=0.5)

@@ -6,27 +6,22 @@ from typing import Any
 
 import ipywidgets as widgets
 import matplotlib as mpl
+import numpy as np
 import torch
 from IPython.display import display
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lab import figures
-from question3.plots import grid, hyperplane, layer_density, number, show
+from question3.plots import grid, hyperplane, layer_density, points_and_lines, show
 from solution import invertible_u, planar_transformation
 
 REACH = 4.5  # the axes reach from -4.5 to 4.5
 # Name and range of each slider, and where it begins.
-RANGES = {
-    "u₁": (-3.0, 3.0, 2.0),
-    "u₂": (-3.0, 3.0, 0.0),
-    "w₁": (-3.0, 3.0, 2.0),
-    "w₂": (-3.0, 3.0, 0.0),
-    "b": (-4.0, 4.0, 0.0),
-}
+RANGES = {"u₁": (-3, 3, 2.0), "u₂": (-3, 3, 0.0), "w₁": (-3, 3, 2.0), "w₂": (-3, 3, 0.0), "b": (-4, 4, 0.0)}
 
 
 class LayerPicture:
@@ -36,11 +31,7 @@ class LayerPicture:
     """
 
     def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.draws = torch.randn(1500, 2, generator=generator)
-        fine, at = torch.linspace(-3, 3, 61), torch.linspace(-3, 3, 13)
-        across = torch.cartesian_prod(at, fine).view(13, 61, 2)
-        self.lines = torch.cat([across, across.flip(-1)])
+        self.draws, self.lines = points_and_lines()
         with mpl.rc_context(figures.STYLE):
             self.figure = Figure(figsize=(11.0, 3.9), dpi=100)
             FigureCanvasAgg(self.figure)
@@ -50,10 +41,11 @@ class LayerPicture:
             self.bend = [axes.plot([], [], "--", color="black", linewidth=1)[0] for axes in (points, squares)]
             self.squares = LineCollection([], colors="0.4", linewidths=0.6)
             squares.add_collection(self.squares)
-            show(density, layer_density(*(torch.zeros(2),) * 2, torch.tensor(0.0), grid(101)).numpy(), "", 0.16)
+            show(density, np.zeros((101, 101)), "", Normalize(0, 0.16))  # a standard normal's peak is 1 / 2π
             self.density = density.images[0]
             for axes, title in ((points, "points"), (squares, "a square grid"), (density, "density")):
-                frame(axes, title)
+                axes.set(title=title, xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
+                axes.grid(visible=False)
             self.heading = self.figure.text(0.5, 0.95, "", ha="center", va="center", fontsize=11)
 
     @torch.no_grad()
@@ -69,20 +61,14 @@ class LayerPicture:
         for artist in self.bend:
             artist.set_data(*hyperplane(w, b).T)
         product, used = torch.dot(w, u), torch.dot(w, adjusted)
-        text = f"$w\\cdot u=${number(product.round(decimals=2))}"
+        text = f"$w\\cdot u={product.round(decimals=2):g}$"
         if product < -1:
-            text += f", not invertible: drawn with $\\hat u$, $w\\cdot\\hat u=${number(used.round(decimals=2))}"
+            text += f", not invertible: drawn with $\\hat u$, $w\\cdot\\hat u={used.round(decimals=2):g}$"
         self.heading.set_text(text)
         buffer = io.BytesIO()
         with mpl.rc_context(figures.STYLE):
             self.figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # small enough, and soon
         return buffer.getvalue()
-
-
-def frame(axes: Axes, title: str) -> None:
-    """The same square for every panel."""
-    axes.set(title=title, xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
-    axes.grid(visible=False)
 
 
 def layer_sliders() -> widgets.VBox:

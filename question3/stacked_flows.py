@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.rmsprop import rmsprop
 
 from lab.device import compile_where_possible
 from solution import Flow, chain, invertible_u, loss1, loss2
@@ -89,34 +88,22 @@ def point_gradients(
 def update(
     parameters: Parameters,
     square_averages: Parameters,
-    steps: list[Tensor],
     total: Tensor,
     x: Tensor,
     energies: tuple[Energy, ...] | None,
     lr: float,
 ) -> None:
-    """One RMSprop update of every flow from its own batch, in place; the losses are added to ``total``.
+    """One update of every flow from its own batch by ``torch.optim.RMSprop``, in place; adds the losses to ``total``.
 
     Gradient and optimiser are in one function, which compiles to one piece.
     """
     u, w, _ = parameters
     u.copy_(invertible_u(u, w))
     gradients, losses = point_gradients(parameters, x, energies)
-    rmsprop(
-        list(parameters),
-        [gradient.sum(2, keepdim=True) for gradient in gradients],
-        list(square_averages),
-        [],
-        [],
-        steps,
-        foreach=False,
-        lr=lr,
-        alpha=0.99,
-        eps=1e-8,
-        weight_decay=0,
-        momentum=0,
-        centered=False,
-    )
+    for parameter, average, parts in zip(parameters, square_averages, gradients, strict=True):
+        gradient = parts.sum(2, keepdim=True)
+        average.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+        parameter.addcdiv_(gradient, average.sqrt() + 1e-8, value=-lr)
     total += losses
 
 
@@ -132,16 +119,11 @@ class RMSprop:
     def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, lr: float) -> None:
         self.parameters, self.energies, self.lr = parameters, energies, lr
         self.state = tuple(torch.zeros_like(parameter) for parameter in parameters)  # what a checkpoint keeps
-        self.steps = [torch.zeros(()) for _ in parameters]  # required by rmsprop, which does not use them
-        self.function = update
-
-    def compile(self) -> None:
-        """Compile the update."""
-        self.function = compile_flows(update)
+        self.function = update  # what :func:`compile_flows` may compile
 
     def update(self, number: int, x: Tensor, total: Tensor) -> None:
         """Update every flow from its batch ``(R, B, d)``, and add the losses to ``total`` ``(R,)``."""
-        self.function(self.parameters, self.state, self.steps, total, x, self.energies, self.lr)
+        self.function(self.parameters, self.state, total, x, self.energies, self.lr)
 
 
 def compile_flows(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,11 +15,6 @@ from data.densities import TARGETS, Target, density_arcs, density_sine
 from lab.device import has_compiler
 from question3 import scores
 from solution import Flow, loss1, loss2
-
-ROOT = Path(__file__).parent.parent
-
-
-SOURCES = ("samples", "density")
 
 
 def make_group(source: str, out: Path, num_layers: int = 4, **changes) -> train.Group:
@@ -48,7 +44,7 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", ["samples", "density"])
 def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path):
     if compile and not has_compiler():
         pytest.skip("no C++ compiler here")
@@ -58,14 +54,6 @@ def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path)
         expected = plain_loop(group, name, seed)
         for actual, parameter in zip(flow.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(actual, parameter, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
-def test_training_improves_the_loss(source, tmp_path):
-    flows, lines, _ = train.train_group(make_group(source, tmp_path, num_iter=1500, lr=5e-3), progress=False)
-    first, last = ([value for key, value in line.items() if key != "step"] for line in (lines[0], lines[-1]))
-    assert len(flows) == len(first) == 4 and all(b < a for a, b in zip(first, last, strict=True))
 
 
 QUIETLY = {"num_iter": 5, "compile": False, "progress": False}
@@ -88,7 +76,8 @@ def test_launchers_write_their_pictures_and_know_no_more_than_they_are_given(tmp
         train.launch_experiments_from_samples({"own": np.zeros((4, 3))}, [1], out=tmp_path)
 
 
-def test_launchers_called_with_other_values_find_no_earlier_flows(tmp_path):
+def test_launchers_called_with_other_values_find_no_earlier_flows(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "draw_pictures", lambda *_: None)  # slow
     normal_energy = {"normal": normal}
     curves = []
     for changes in ({}, {"lr": 1e-2}, {"num_iter": 6}, {"seeds": (2,)}, {"batch_size": 3}, {}):
@@ -107,12 +96,9 @@ def test_launchers_called_with_other_values_find_no_earlier_flows(tmp_path):
 
 
 def test_points_of_ones_own_are_not_scored_as_the_data_set_of_that_name(tmp_path):
-    records = train.launch_experiments_from_samples({"arcs": torch.randn(20, 2)}, [1], out=tmp_path, **QUIETLY)
-    assert "nll" not in records[0]
-    records = train.launch_experiments_from_samples(
-        {"arcs": TARGETS["arcs"].data_set().numpy()}, [1], out=tmp_path, **QUIETLY
-    )
-    assert "gap" in records[0]
+    for points, known in ((torch.randn(20, 2), False), (TARGETS["arcs"].data_set().numpy(), True)):
+        (record,) = train.launch_experiments_from_samples({"arcs": points}, [1], out=tmp_path, **QUIETLY)
+        assert ("nll" in record) == ("gap" in record) == known
 
 
 def test_flows_in_three_dimensions(tmp_path):
@@ -168,11 +154,12 @@ def test_the_divergence_of_a_flow_from_its_own_density_is_nought():
 
 def test_standard_errors_are_those_of_repeated_estimates():
     """Over draws with other seeds, an estimate strays by what its standard error says."""
-    for estimate, target in [("density", TARGETS["sine"]), ("density", TARGETS["arcs"]), ("samples", TARGETS["arcs"])]:
-        score, key = {"density": (scores.score_from_density, "kl"), "samples": (scores.score_from_samples, "nll")}[
-            estimate
-        ]
-        found = [score(identity(), target, count=2000, seed=seed)[key] for seed in range(200)]
+    for score, key, name in (
+        (scores.score_from_density, "kl", "sine"),
+        (scores.score_from_density, "kl", "arcs"),
+        (scores.score_from_samples, "nll", "arcs"),
+    ):
+        found = [score(identity(), TARGETS[name], count=2000, seed=seed)[key] for seed in range(200)]
         strays = np.std([value["mean"] for value in found], ddof=1)
         assert np.mean([value["standard_error"] for value in found]) == pytest.approx(strays, rel=0.15)
 
@@ -198,36 +185,11 @@ def test_the_gap_is_the_divergence_by_quadrature():
     assert near["nll"]["mean"] == pytest.approx(scores.score_from_samples(flow, target)["nll"]["mean"], abs=0.03)
 
 
-def test_scores_of_the_identity():
-    """A flow that does nothing has a likelihood and a divergence that can be worked out."""
-    x = TARGETS["arcs"].draw(seed=99, count=200_000).astype(float)
-    expected = 0.5 * (x**2).sum(1).mean() + math.log(2 * math.pi)
-    score = scores.score_from_samples(identity(), TARGETS["arcs"])
-    assert score["nll"]["mean"] == pytest.approx(expected, abs=0.02)
-    assert score["gap"] == pytest.approx(score["nll"]["mean"] - TARGETS["arcs"].entropy)
-    entropy = 1 + math.log(2 * math.pi)
-    z = np.random.default_rng(0).normal(size=(400_000, 2))
-    for name, target in TARGETS.items():
-        energy = target.energy(torch.from_numpy(z)).numpy()
-        score = scores.score_from_density(identity(), target, count=400_000)
-        assert score["loss"]["mean"] == pytest.approx(energy.mean() - entropy, abs=0.1)
-        if name == "sine":
-            inside = np.abs(z[:, 0]) <= 4
-            log_q = -0.5 * (z**2).sum(1) - math.log(2 * math.pi) - math.log(inside.mean())
-            log_z = math.log(8 * math.sqrt(2 * math.pi) * 0.4)
-            assert score["kl"]["mean"] == pytest.approx((log_q + energy)[inside].mean() + log_z, abs=0.1)
-        else:
-            assert score["kl"]["mean"] == pytest.approx(score["loss"]["mean"] + target.log_z)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--from", "dreams"], "dreams"),
         (["--data", "moons"], "data take one or more of arcs, sine"),
-        (["--num_layers", "0"], "num_layers"),
-        (["--lr", "-1"], "lr must be above 0"),
-        (["--num_iter", "few"], "--num_iter"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, message):
@@ -244,17 +206,9 @@ def test_a_tuned_run_that_resumes_is_the_one_that_was_not_stopped(fresh, tmp_pat
     group = make_group("samples", tmp_path / "whole", recipe="tuned", fresh=fresh, num_iter=20, lr=0.1)
     whole, lines, _ = train.train_group(group, progress=False)
     cut = make_group("samples", tmp_path / "cut", recipe="tuned", fresh=fresh, num_iter=20, lr=0.1)
-    saves = []
-
-    def stop_after_two(*_, **__):
-        saves.append(1)
-        if len(saves) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Record, "add", stop_after_two)
-        with pytest.raises(KeyboardInterrupt):
-            train.train_group(cut, progress=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Record, "add", Mock(side_effect=[None, None, KeyboardInterrupt]))
+        train.train_group(cut, progress=False)
     resumed, *_ = train.train_group(cut, progress=False)
     for a, b in zip(whole, resumed, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))

@@ -1,16 +1,13 @@
 """The training of the VAE: killed and started again, compiled and plain, on bad input."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 import data
 import vae
-from lab.device import compile_where_possible, has_compiler
+from lab.device import has_compiler
 from question1 import autoencoder
 
-ROOT = Path(__file__).parent.parent
 SHORT = {"epochs": 3, "latent_size": 4, "compile": "no"}
 QUICK = ["--dataset", "digits", "--input_dropout", "0.1", "--epochs", "6", "--latent_size", "4", "--num_samples", "5"]
 
@@ -31,14 +28,9 @@ def test_hidden_pixels_keep_the_expected_input():
     ("arguments", "message"),
     [
         (["--epochs", "0"], "epochs must be at least 1"),
-        (["--epochs", "many"], "--epochs"),
-        (["--learning_rate", "-1"], "learning_rate"),
         (["--schedule", "linear"], "invalid choice: 'linear'"),
         (["--dataset", "mnist"], "unknown data set"),
         (["--device", "abacus"], "no device 'abacus'"),
-        (["--num_samples", "0"], "num_samples"),
-        (["--no_such_flag", "1"], "no_such_flag"),
-        (["--flow_scale", "2"], "flow_scale must be at most 1"),
         (["--num_layers", "2"], "needs posterior planar"),
     ],
 )
@@ -54,8 +46,8 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path, capsys):
     vae.main([*QUICK, "--epochs", "1", "--out", str(tmp_path)])
     previous = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(SystemExit) as stop:
-        vae.main([*QUICK, "--epochs", "2", "--out", str(tmp_path)])
-    assert stop.value.code == 2 and "holds a run with epochs=1" in capsys.readouterr().err
+        vae.main([*QUICK, "--epochs", "1", "--latent_size", "5", "--out", str(tmp_path)])
+    assert stop.value.code == 2 and "holds a run with latent_size=4" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == previous
 
 
@@ -70,13 +62,6 @@ def test_compiled_and_plain_training_agree(tmp_path):
         options = vae.Hyperparameters(**{**SHORT, "compile": choice, "out": str(tmp_path / choice)})
         results[choice] = vae.train(options, splits, progress=False)[1][-1]
     assert results["yes"]["train_elbo"] == pytest.approx(results["no"]["train_elbo"], rel=1e-4)
-
-
-def test_without_a_compiler_the_same_function_runs(monkeypatch, capsys):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    assert compile_where_possible(autoencoder.elbo) is autoencoder.elbo
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_first_epoch_on_the_real_data(tmp_path, real_data):
@@ -105,24 +90,6 @@ def test_estimates_that_are_done_outlive_a_stop(tmp_path, monkeypatch):
         vae.run(options, progress=False)
     _, _, result = vae.run(options, progress=False)
     assert asked == [1, 2, 2] and list(result["test_log_px"]) == ["1", "2"]
-
-
-def test_a_default_type_of_double_precision(tmp_path):
-    splits = data.Splits(*(split[:96] for split in data.digits()))
-    values = []
-    try:
-        for dtype in (torch.float32, torch.float64):
-            torch.set_default_dtype(dtype)
-            out = tmp_path / str(dtype)
-            out.mkdir()
-            options = vae.Hyperparameters(**SHORT, input_dropout=0.1, out=str(out))
-            model, history = vae.train(options, splits, progress=False)
-            values.append(history[-1]["valid_elbo"])
-            assert model.dtype == dtype
-            assert autoencoder.log_likelihood(model, splits.test, 3).dtype == dtype
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert values[0] == pytest.approx(values[1], rel=0.1)  # not the same draws
 
 
 PLANAR = {"posterior": "planar", "num_layers": 2, "flow_scale": 0.1}

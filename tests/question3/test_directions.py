@@ -7,7 +7,7 @@ import torch
 
 from data.densities import TARGETS, Target
 from question3 import directions
-from solution import Flow, log_standard_normal
+from solution import log_standard_normal
 
 
 def normal(points: torch.Tensor, mean: float, deviation: float) -> torch.Tensor:
@@ -23,13 +23,6 @@ def test_divergences_of_normal_distributions_are_the_closed_form():
     assert found["reverse"].item() == pytest.approx(reverse, rel=1e-6)
 
 
-def test_mass_beyond_the_grid_does_not_pay():
-    points, area = directions.square(6.0, 100)
-    log_p = normal(points, 0.0, 1.0)
-    far = directions.divergences(log_p, normal(points, 40.0, 1.0), area)
-    assert far["reverse"].item() == pytest.approx(1, abs=1e-6) and far["forward"].item() > 100
-
-
 def test_the_target_is_normalised_on_the_grid():
     grid = directions.square(6.0, 120)
     assert directions.log_target(TARGETS["arcs"], grid).exp().sum().item() * grid[1] == pytest.approx(1)
@@ -41,24 +34,3 @@ def test_a_target_that_the_family_holds_is_found_by_both():
     for direction in ("forward", "reverse"):
         flow = directions.fit(target, direction, 1, seed=0, grid=grid, steps=400)
         assert directions.measure(target, flow, grid)[direction] < 0.02
-
-
-@pytest.mark.slow
-def test_forward_covers_both_arcs_and_reverse_takes_one():
-    target, grid = TARGETS["arcs"], directions.square(6.0, 80)
-
-    def best(direction: str, seeds: range) -> tuple[Flow, dict[str, float]]:
-        flows = [directions.fit(target, direction, 2, seed, grid, steps=600) for seed in seeds]
-        flow = min(flows, key=lambda flow: directions.measure(target, flow, grid)[direction])
-        return flow, directions.measure(target, flow, grid)
-
-    (forward, forward_scores), (reverse, reverse_scores) = best("forward", range(3)), best("reverse", range(1))
-    assert forward_scores["forward"] < reverse_scores["forward"]
-    assert reverse_scores["reverse"] < forward_scores["reverse"]
-    points, area = grid
-    for flow, low in ((forward, 0.3), (reverse, 0.0)):
-        with torch.no_grad():
-            z, logdet = flow(points)
-            density = (log_standard_normal(z) + logdet).squeeze(1).exp()
-        left = density[points[:, 0] < 0].sum().item() * area
-        assert low <= min(left, 1 - left) <= (0.5 if low else 0.05)

@@ -47,12 +47,12 @@ def test_every_fifth_update_factorises_the_running_mean():
     torch.manual_seed(0)
     parameters = stacked_flows.stack([Flow(2, 2).double()])
     updater = natural.NaturalGradient(parameters, None, torch.full((natural.EVERY + 1,), 0.1, dtype=torch.float64))
-    state, factors = updater.state, []
+    factors = []
     for number in range(natural.EVERY + 1):
         updater.update(number, torch.randn(1, 20, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
-        factors.append(state.factor.clone())
+        factors.append(updater.factor.clone())
     assert torch.equal(factors[0], factors[natural.EVERY - 1])
-    information = state.information[0] / (1 - natural.DECAY ** (natural.EVERY + 1))
+    information = updater.information[0] / (1 - natural.DECAY ** (natural.EVERY + 1))
     damped = information + natural.DAMPING["samples"] * information.diagonal().mean() * torch.eye(len(information))
     torch.testing.assert_close(factors[-1][0] @ factors[-1][0].T, damped, rtol=1e-9, atol=1e-12)
 

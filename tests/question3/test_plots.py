@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from data.densities import TARGETS, Target
 from lab import figures
@@ -57,18 +56,13 @@ def random_flow(layers: int = 2) -> Flow:
 
 OWN = Target("own", lambda z: 0.5 * z.square().sum(-1))  # an energy alone
 SINE = TARGETS["sine"]
-CASES = [(title, torch.tensor([-0.45, 0.0]), torch.tensor([2.0, 0.5]), torch.tensor(-1.0)) for title in ("one", "two")]
-FLOWS = {("arcs", 2): random_flow(), ("arcs", 32): random_flow(8)}
+CASES = [("title", torch.tensor([-0.45, 0.0]), torch.tensor([2.0, 0.5]), torch.tensor(-1.0))]
 PICTURES = {
-    "learned_density": lambda path: plots.learned_density(path, random_flow(8), SINE, SINE.data_set(), seed=31415),
-    "own data": lambda path: plots.learned_density(path, random_flow(), OWN, torch.randn(50, 2), seed=31415),
-    "samples": lambda path: plots.samples(path, random_flow(8), OWN, seed=31415),
-    "over_depth": lambda path: plots.over_depth(path, SINE, "samples", [(31415, random_flow(k)) for k in (2, 8, 32)]),
-    "data_by_depth": lambda path: plots.data_by_depth(path, "samples", FLOWS, dict.fromkeys(FLOWS, 0.5)),
-    "from a density": lambda path: plots.data_by_depth(path, "density", FLOWS, {}),
+    "samples": lambda path: plots.over_depth(path, SINE, "samples", [(31415, random_flow(k)) for k in (2, 8, 32)]),
+    "density": lambda path: plots.over_depth(path, OWN, "density", [(31415, random_flow())]),
+    "own data": lambda path: plots.over_depth(path, OWN, "samples", [(31415, random_flow())], torch.randn(50, 2)),
     "directions": lambda path: plots.directions(path, SINE, {"forward": random_flow(), "reverse": random_flow()}),
-    "transformations": lambda path: plots.transformations(path, 8 * CASES[:1]),
-    "layers": lambda path: plots.layers(path, CASES),
+    "transformations": lambda path: plots.transformations(path, 9 * CASES),
     "bends": lambda path: plots.bends(path, [2.0, -1.0, -3.0]),
 }
 
@@ -91,34 +85,30 @@ def test_titles_are_within_the_figure_and_apart_and_clipped_colours_are_marked(n
     assert marked == any(image.get_array().max() > image.norm.vmax for image in images)
 
 
-def test_the_first_panel_is_the_target_where_it_is_known_and_else_the_data(drawn, tmp_path):
-    data = SINE.data_set()
-    plots.learned_density(tmp_path / "a.png", random_flow(), SINE, data)
-    plots.learned_density(tmp_path / "b.png", random_flow(), OWN, data)
-    known, unknown = (drawing.axes[0] for drawing in drawn)
-    assert (known.get_title(), unknown.get_title()) == ("target", "data")
-    density, histogram = (np.asarray(axes.images[0].get_array()) for axes in (known, unknown))
-    expected = torch.exp(-SINE.energy(plots.grid())) * (plots.grid()[..., 0].abs() <= 4)
-    np.testing.assert_allclose(density / density.max(), expected / expected.max(), atol=1e-6)
-    assert density.sum() * 0.05**2 == pytest.approx(1) and histogram.sum() * 0.1**2 == pytest.approx(1)
-    assert np.corrcoef(density[:-1:2, :-1:2].ravel(), histogram.ravel())[0, 1] > 0.9
-
-
-def test_a_flows_panels_are_its_density_and_its_draws(drawn, tmp_path):
+def test_panels_are_target_data_density_and_draws(drawn, tmp_path):
     plots.over_depth(tmp_path / "a.png", SINE, "samples", [(1, random_flow())])
-    target, density, data, draws = (axes.images[0].get_array() for axes in drawn[0].axes[:4])
-    assert np.corrcoef(density[:-1:2, :-1:2].ravel(), draws.ravel())[0, 1] > 0.9
-    assert np.corrcoef(target[:-1:2, :-1:2].ravel(), data.ravel())[0, 1] > 0.9
+    target, density, data, draws = (np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes[:4])
+    expected = torch.exp(-SINE.energy(plots.grid())) * (plots.grid()[..., 0].abs() <= 4)
+    np.testing.assert_allclose(target / target.max(), expected / expected.max(), atol=1e-6)
+    assert target.sum() * 0.05**2 == pytest.approx(1) and data.sum() * 0.1**2 == pytest.approx(1)
+    for exact, counted in ((target, data), (density, draws)):
+        assert np.corrcoef(exact[:-1:2, :-1:2].ravel(), counted.ravel())[0, 1] > 0.9
 
 
-def test_one_picture_has_a_row_for_each_target(tmp_path):
-    flows = {(name, k): random_flow(k) for name in TARGETS for k in (1, 2)}
-    one = {key: flow for key, flow in flows.items() if key[0] == "arcs"}
-    heights = []
-    for chosen in (flows, one):
-        plots.data_by_depth(tmp_path / "a.png", "density", chosen, dict.fromkeys(chosen, 0.5))
-        heights.append(Image.open(tmp_path / "a.png").height)
-    assert heights[0] == pytest.approx(len(TARGETS) * heights[1], abs=2)
+def test_data_alone_stand_for_an_unknown_target(drawn, tmp_path):
+    plots.over_depth(tmp_path / "b.png", OWN, "samples", [(1, random_flow())], SINE.data_set())
+    above, _, below, _ = drawn[0].axes[:4]
+    assert above.get_title() == below.get_title() == "data"
+
+
+def test_a_layer_moves_its_points_and_they_keep_their_colours(drawn, tmp_path):
+    plots.transformations(tmp_path / "a.png", CASES)
+    (_, u, w, b), (points, _) = CASES[0], plots.points_and_lines()
+    before, after = ([line for line in axes.lines if line.get_marker() == "."] for axes in drawn[0].axes)
+    side = points @ w + b > 0
+    for mask, start, end in zip((side, ~side), before, after, strict=True):
+        np.testing.assert_allclose(start.get_xydata(), points[mask])
+        np.testing.assert_allclose(end.get_xydata(), planar_transformation(points[mask], u, w, b))
 
 
 def test_a_target_without_limits_is_left_out_of_the_depth_curves(drawn, tmp_path):

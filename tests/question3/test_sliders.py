@@ -30,12 +30,6 @@ def test_every_slider_moves_points_grid_and_density(name):
         assert np.array_equal(old, new)
 
 
-def test_sliders_and_picture_fit_a_page_of_1200_pixels():
-    box = sliders.layer_sliders()
-    widths = [int(slider.layout.width.removesuffix("px")) for slider in box.children[0].children]
-    assert sum(widths) + 4 * len(widths) <= 1200 and int(box.children[1].width) <= 1200
-
-
 def test_a_layer_without_normal_or_inverse_is_drawn():
     picture = sliders.LayerPicture()
     zero = torch.zeros(2)

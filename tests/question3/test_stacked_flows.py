@@ -2,17 +2,10 @@
 
 import pytest
 import torch
-from torch.func import grad
 
 from data.densities import density_arcs, density_sine
 from question3 import stacked_flows
 from solution import Flow, loss1, loss2
-
-
-def test_stacking_is_undone_by_unstacking():
-    flows = [Flow(3, 5) for _ in range(2)]
-    for flow, back in zip(flows, stacked_flows.unstack(stacked_flows.stack(flows)), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(flow.parameters(), back.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("energies", [None, (density_arcs, density_sine)])
@@ -27,8 +20,7 @@ def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energi
     averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
     total = torch.zeros(4, dtype=torch.float64)
     for _ in range(2):
-        steps = [torch.tensor(0.0) for _ in parameters]
-        stacked_flows.update(parameters, averages, steps, total, x, energies, lr=0.01)
+        stacked_flows.update(parameters, averages, total, x, energies, lr=0.01)
     moved = stacked_flows.unstack(parameters)
     for i, (flow, batch) in enumerate(zip(flows, x, strict=True)):
         optimizer, losses = torch.optim.RMSprop(flow.parameters(), lr=0.01), []
@@ -42,59 +34,6 @@ def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energi
         assert total[i].item() == pytest.approx(sum(losses), rel=1e-12)
         for a, b in zip(moved[i].parameters(), flow.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("product", [-1.0, -20.0, -1e4])
-def test_a_second_update_moves_no_u_that_the_first_has_adjusted(product):
-    torch.manual_seed(0)
-    flows = [Flow(2, 50) for _ in range(2)]
-    parameters = stacked_flows.stack(flows)
-    u, w, _ = parameters
-    w.normal_()
-    u.normal_()
-    u += (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)
-    states = [torch.tensor(0.0) for _ in parameters], torch.zeros(2), torch.randn(2, 8, 2)
-    averages = tuple(map(torch.zeros_like, parameters))
-    stacked_flows.update(parameters, averages, *states, None, lr=0.0)
-    adjusted = u.clone()
-    stacked_flows.update(parameters, averages, *states, None, lr=0.0)
-    assert torch.equal(u, adjusted)
-    flow = stacked_flows.unstack(parameters)[0]
-    flow(torch.zeros(1, 2))
-    for layer, expected in zip(flow.planar, adjusted[0], strict=True):
-        assert torch.equal(layer.u, expected) and (layer.u * layer.w).sum() >= -1
-
-
-def reference(z: torch.Tensor) -> torch.Tensor:
-    return z[..., 0] ** 2 + 3 * z[..., 1] ** 2
-
-
-def in_chunks(z: torch.Tensor) -> torch.Tensor:
-    x, y = z.chunk(2, dim=1)
-    return (x**2 + 3 * y**2).squeeze(1)
-
-
-ENERGIES = (
-    lambda z: z[:, 0] ** 2 + 3 * z[:, 1] ** 2,
-    lambda z: (torch.tensor([1.0, 3.0]) * z**2).sum(1),
-    in_chunks,
-)
-
-
-@pytest.mark.parametrize("batch", [2, 5])
-def test_energies_are_called_with_points_and_give_each_flow_its_own(batch):
-    """In every way of taking coordinates apart, also with as many points as coordinates."""
-    torch.manual_seed(0)
-    parameters = stacked_flows.stack([Flow(2, 3) for _ in range(6)])
-    x = torch.randn(6, batch, 2)
-    copies = tuple(parameter.expand(-1, -1, batch, -1) for parameter in parameters)
-
-    def sum_of_losses(u: torch.Tensor, energies: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        return stacked_flows.mean_loss((u, *copies[1:]), x, energies)
-
-    found, expected = (grad(sum_of_losses, has_aux=True)(copies[0], e) for e in (ENERGIES, 3 * (reference,)))
-    for pair in zip(found, expected, strict=True):
-        torch.testing.assert_close(*pair)
 
 
 def test_energies_that_do_not_give_one_number_for_each_point_are_refused():
