@@ -155,6 +155,10 @@ def one_line_errors() -> Iterator[None]:
         fail(error, status=1)
     except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         fail(error or type(error).__name__)
+    except RuntimeError as error:  # what torch raises on a CPU where a GPU raises OutOfMemoryError
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        fail(f"too little memory: {error}")
     except KeyboardInterrupt as error:
         print(str(error) or STOPPED, file=sys.stderr)
         raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None

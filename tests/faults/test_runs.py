@@ -252,7 +252,7 @@ def test_what_a_notebook_leaves_in_the_environment_stops_nothing(name, tmp_path)
     process = TRAINERS.get(name, game).start(tmp_path / "run", *compiled, env=environment)
     _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
-    assert [line for line in messages(error) if "uncompiled" not in line] == []
+    assert [line for line in messages(error) if "uncompiled" not in line and "is ignored" not in line] == []
     assert list((tmp_path / "run").rglob("*.png")) or name == "vae"
 
 
@@ -292,7 +292,7 @@ def test_a_compiler_that_fails_and_a_damaged_cache_do_not_stop_a_run(tmp_path):
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), **environment},
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout, [line for line in done.stderr.splitlines() if "compiling" in line]
+        return done.stdout.splitlines()[-1], [line for line in done.stderr.splitlines() if "compiling" in line]
 
     expected, said = run()
     assert not said
