@@ -120,6 +120,7 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     """
     device = choose_device(options.device)
     images, valid = splits.train.to(device), splits.valid.to(device)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
     vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers, flow_scale=options.flow_scale)

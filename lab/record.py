@@ -19,7 +19,6 @@ class Record:
     def __init__(self, folder: Path, lines: Sequence[dict[str, Any]] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter  # seconds of imports that only training needs
 
-        folder.mkdir(parents=True, exist_ok=True)
         path, self.lines = folder / "metrics.jsonl", list(lines)
         with atomic_write(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")

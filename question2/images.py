@@ -204,6 +204,7 @@ def train(
         The players, the lines of metrics, and the updates that are done: all of them, or as many as time allowed.
     """
     hp, management, folder, device = run.hp, run.management, run.folder, images.device
+    folder.mkdir(parents=True, exist_ok=True)
     fast = management.fast != "no"  # nowhere slower than the plain path
     players = Players(hp, device, fast)
     total = torch.zeros((), device=device)
