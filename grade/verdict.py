@@ -119,7 +119,7 @@ def combine(number: str, findings: Sequence[Finding], points: Shares, notes: Seq
 
 @dataclass
 class Known:
-    """A known wrong answer: its values, and what to say to whoever gives it."""
+    """A known wrong answer: its values, and the hint that belongs to it."""
 
     values: Tensor
     hint: str

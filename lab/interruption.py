@@ -149,7 +149,7 @@ def one_line_errors() -> Iterator[None]:
             _interrupts.clear()
             raise KeyboardInterrupt
         yield
-    except BrokenPipeError:  # whoever read the output has left, as "| head -1" does
+    except BrokenPipeError:  # the reader of the output has left, as "| head -1" does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except FloatingPointError as error:
         fail(error, status=1)
