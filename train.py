@@ -1,6 +1,6 @@
 """Planar flows from samples and from densities (questions 3.7 and 3.9), many at a time.
 
-    python train.py --from samples density --data arcs sine --num_layers 2 8 32 --seed 1 2 3 --out runs/flow
+    python train.py --from samples density --targets arcs sine --num_layers 2 8 32 --seed 1 2 3 --out runs/flow
 
 Flows of the same depth and source are trained side by side, as ``stacked_flows.py`` does an update of them. Nothing is
 shared between them: each flow has its own seed, batches and optimiser state, and is the flow that it would be alone.
@@ -42,7 +42,7 @@ class Hyperparameters:
     source: list[Literal["samples", "density"]] = option(
         default_factory=lambda: ["samples", "density"], alias=["--from"], type=str
     )
-    data: list[str] = field(default_factory=lambda: list(TARGETS))  # targets: arcs, sine
+    targets: list[str] = field(default_factory=lambda: list(TARGETS))  # densities to learn: arcs, sine
     num_layers: list[int] = option(default_factory=lambda: [2, 8, 32], at_least=1)  # numbers k of planar layers
     num_iter: int = option(20_000, at_least=1)  # updates
     lr: float = option(5e-4, above=0)  # RMSprop's step size; the natural gradient's peak, where 0.1 is about right
@@ -58,8 +58,10 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.source or not self.data or not set(self.data) <= set(TARGETS):
-            raise InputError(f"source and data take one or more of {', '.join(TARGETS)}, got {self.data}")
+        if not self.source:
+            raise InputError("from takes samples, density or both")
+        if not self.targets or not set(self.targets) <= set(TARGETS):
+            raise InputError(f"targets takes one or more of {', '.join(TARGETS)}, got {self.targets}")
         self.seed = list(dict.fromkeys(self.seed))
 
 
@@ -93,7 +95,7 @@ class Group:
         """What the numbers of the flows depend on: options, and points or energies."""
         fixed = torch.randn(100, self.dim, generator=torch.Generator().manual_seed(0))
         learned = [self.points[name] if self.points else self.targets[name].energy(fixed) for name in self.targets]
-        left_out = {"source", "data", *may_grow(self.options)}
+        left_out = {"source", "targets", *may_grow(self.options)}
         values = {key: value for key, value in determining(self.options).items() if key not in left_out}
         return {**values, "source": self.source, "num_layers": self.num_layers, "targets": fingerprint(*learned)}
 
@@ -344,7 +346,7 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     """
     groups = []
     for source in options.source:
-        targets, points = {name: TARGETS[name] for name in options.data}, {}
+        targets, points = {name: TARGETS[name] for name in options.targets}, {}
         if source == "samples":
             for name in [name for name, target in targets.items() if target.sampler is None]:
                 print(f"{name} has no sampler: nothing to learn from samples")

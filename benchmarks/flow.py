@@ -71,7 +71,7 @@ def textbook(source: str, k: int) -> Callable[[], None]:
 
 def ours(names: Sequence[str], k: int) -> Callable[[], None]:
     """What ``train.train_group`` does between two checkpoints, from samples, on one thread."""
-    options = train.Hyperparameters(data=list(names), num_layers=[k])
+    options = train.Hyperparameters(targets=list(names), num_layers=[k])
     targets = {name: TARGETS[name] for name in names}
     group = train.Group("samples", k, targets, {name: t.data_set() for name, t in targets.items()}, options)
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]

@@ -127,7 +127,7 @@ def normal(z: torch.Tensor) -> torch.Tensor:
 def test_a_third_target_is_one_record(tmp_path, monkeypatch, capsys):
     """Command line, scores and pictures follow, and what is not known of it is not available."""
     monkeypatch.setitem(TARGETS, "normal", Target("normal", normal, lambda n, rng: rng.normal(size=(n, 2))))
-    command = ["--data", "normal", "--num_layers", "1", "--num_iter", "5", "--compile", "no", "--workers", "1"]
+    command = ["--targets", "normal", "--num_layers", "1", "--num_iter", "5", "--compile", "no", "--workers", "1"]
     train.main([*command, "--out", str(tmp_path)])
     from_samples, from_density = json.loads((tmp_path / "result.json").read_text())["runs"]
     assert "gap" not in from_samples and "kl" not in from_density and "nll" in from_samples
@@ -189,7 +189,7 @@ def test_the_gap_is_the_divergence_by_quadrature():
     ("arguments", "message"),
     [
         (["--from", "dreams"], "dreams"),
-        (["--data", "moons"], "data take one or more of arcs, sine"),
+        (["--targets", "moons"], "targets takes one or more of arcs, sine"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, message):

@@ -111,7 +111,7 @@ def test_a_target_without_a_sampler_is_learnt_from_its_density_alone(tmp_path, m
     assert ("density", "moons") in learnt and ("samples", "moons") not in learnt
     assert len(learnt) == 2 * len(densities.TARGETS) - 1 == len(list((tmp_path / "all").glob("*.png")))
     assert "loss" in train.report(result)
-    options = train.Hyperparameters(**quick, source=["samples"], data=["moons"], out=str(tmp_path / "none"))
+    options = train.Hyperparameters(**quick, source=["samples"], targets=["moons"], out=str(tmp_path / "none"))
     with pytest.raises(InputError, match="nothing to learn"):
         train.run(options)
     assert not (tmp_path / "none").exists()

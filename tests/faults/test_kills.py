@@ -15,7 +15,7 @@ from tests.faults.conftest import LONG, TRAINERS, Trainer, newest, outcome
 KILLS = 50 if LONG else 1
 MORE = {  # long enough to be met at work
     "vae": ["--epochs", "6", "--input_dropout", "0.1", "--schedule", "one-cycle"],
-    "train": ["--num_iter", "6000", "--from", "samples", "density", "--data", "arcs", "sine"],
+    "train": ["--num_iter", "6000", "--from", "samples", "density", "--targets", "arcs", "sine"],
     "images": ["--max_iters", "60"],
 }
 
