@@ -8,6 +8,7 @@
 #   test-slurm   jobs on a Slurm cluster of one node, as root
 #   reference, lint, clean   for maintainers, see CONTRIBUTING.md
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
+#   TORCH_INDEX=URL     another source of torch, such as PyTorch's builds without CUDA, see README
 #   PROFILE=assignment  of report and html: what the assignment asks, the default: about 10 minutes on two cores
 #   PROFILE=quick       small data, no download of data, about 5 minutes
 #   PROFILE=full        every seed and long run: hours
@@ -69,7 +70,9 @@ reference: .venv/installed
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=python3.12 make ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo "Installing into .venv: some minutes, 6 GB on Linux, most of it torch"
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --index-url "$(TORCH_INDEX)" -c requirements.txt torch torchvision)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 clean:
