@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import operator
 import os
 import shutil
 import signal
@@ -20,15 +21,8 @@ from question2 import summary
 
 ROOT = Path(__file__).parent.parent.parent
 NAME = "cifar10-jsd-2"
-IMAGES = [
-    "--dataset=digits",
-    "--scores=none",
-    "--device=cpu",
-    "--generator_dimh=2",
-    "--critic_dimh=2",
-    "--generator_dimz=4",
-]
-COMMAND = [f"--config={NAME}", *IMAGES, "--batch_size=8", "--log_every=10", "--checkpoint_minutes=0"]
+COMMAND = f"--config={NAME} --dataset=digits --scores=none --device=cpu --generator_dimh=2 --critic_dimh=2".split()
+COMMAND += ["--generator_dimz=4", "--batch_size=8", "--log_every=10", "--checkpoint_minutes=0"]
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +37,6 @@ def slurm(tmp_path_factory):
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
         yield
     subprocess.run(["bash", script, "stop", str(folder)], check=True, timeout=60)
-
-
-def preempt(out: Path) -> None:
-    """What Slurm does some time before a time limit or a pre-emption: the signal that submitit asked it for."""
-    (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], check=True, capture_output=True, text=True).stdout.split()
-    subprocess.run(["scancel", "--signal=USR2", job], check=True)
 
 
 def test_a_cluster_that_refuses_the_jobs_is_one_line(tmp_path, monkeypatch, capsys):
@@ -73,7 +61,9 @@ def test_slurm_job_that_is_preempted_is_requeued_and_resumes_from_its_checkpoint
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
-    preempt(stopped)
+    # What Slurm does some time before a time limit or a pre-emption: the signal that submitit asked it for.
+    (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], check=True, capture_output=True, text=True).stdout.split()
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
     assert not (folder / "result.json").exists()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -137,38 +127,24 @@ def test_a_summary_that_is_not_ours_is_not_overwritten(tmp_path):
 @pytest.mark.slow
 def test_calls_in_processes_give_their_results_in_order_and_errors_of_the_first_that_fails(tmp_path):
     done = []
-    calls = {name: (name, float(2 - i)) for i, name in enumerate("abc")}
-    results = jobs.run_in_processes(sleep, calls, workers=2, threads=1, done=done.append)
-    assert list(results) == ["a", "b", "c"] and sorted(done) == ["a", "b", "c"] != done
-    assert {place for _, place, _, _ in results.values()} == {0, 1}  # bars in lines of their own
-    assert {(threads, leave) for _, _, threads, leave in results.values()} == {(1, False)}
-    with pytest.raises(FloatingPointError, match="b diverged"):
-        jobs.run_in_processes(fail, {name: (name, tmp_path) for name in "abc"}, workers=1)
+    calls = {"slow": (time.sleep, 3), "threads": (torch.get_num_threads,), "sum": (sum, [1, 2])}
+    results = jobs.run_in_processes(operator.call, calls, workers=2, threads=1, done=done.append)
+    assert list(results.items()) == [("slow", None), ("threads", 1), ("sum", 3)] and sorted(done) == sorted(calls)
+    calls = {"a": ((tmp_path / "a").touch,), "b": (int, "diverged"), "c": ((tmp_path / "c").touch,)}
+    with pytest.raises(ValueError, match="diverged"):
+        jobs.run_in_processes(operator.call, calls, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]  # after an error no other call is begun
-
-
-def sleep(name: str, seconds: float) -> tuple[str, int, int, bool]:
-    time.sleep(seconds)
-    with jobs.bar(2, total=1) as bar:
-        return name, -bar.pos, torch.get_num_threads(), bar.leave
-
-
-def fail(name: str, folder: Path) -> None:
-    if name == "b":
-        raise FloatingPointError("b diverged")
-    (folder / name).touch()
 
 
 @pytest.mark.slow
 def test_a_worker_that_the_system_ends_is_one_error_with_the_name_of_its_call():
-    started = time.monotonic()
-    calls = {"large": (signal.SIGKILL,), "small": (0,)}
+    calls = {"large": (signal.raise_signal, signal.SIGABRT), "small": (time.sleep, 1000)}
     with pytest.raises(ChildProcessError, match=r"during large.*run the same command to resume"):
-        jobs.run_in_processes(end_or_wait, calls, workers=2)
-    assert time.monotonic() - started < 300 and not multiprocessing.active_children()
+        jobs.run_in_processes(operator.call, calls, workers=2)
+    assert not multiprocessing.active_children()
 
 
-def end_or_wait(number: int) -> None:
-    if number:
-        os.kill(os.getpid(), number)
-    time.sleep(1000)
+def test_bars_of_workers_have_lines_of_their_own(monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "name", "worker-3")
+    with jobs.bar(4, total=1) as bar:
+        assert abs(bar.pos) == 3 and not bar.leave

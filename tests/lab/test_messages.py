@@ -24,12 +24,6 @@ def strange(text: str) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", text) if SOURCE.search(line)]
 
 
-def test_a_warning_is_strange():
-    assert strange("\rtraining: 10%|#\nlab/x.py:3: UserWarning: slow\n  x = y\nsaved") == [
-        "lab/x.py:3: UserWarning: slow"
-    ]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_programs_give_no_warnings(name, tmp_path):
