@@ -152,7 +152,7 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
             if current is function:
                 raise
             # Compilation comes before anything is computed, so nothing has been done that would be done twice.
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = " ".join(str(error).split())[:300]
             print(f"compiling failed, running uncompiled, which is slower: {reason}", file=sys.stderr)
             current = function
             return function(*arguments, **keywords)

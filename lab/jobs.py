@@ -96,8 +96,10 @@ def run_in_processes(
                     done(name)
         except BaseException as error:
             for process in processes.values():
-                # One that the system ended may have held the lock, for which the others would wait.
-                process.kill() if isinstance(error, ChildProcessError) else process.terminate()
+                if isinstance(error, ChildProcessError):
+                    process.kill()  # the worker that ended may have held the lock, for which it would wait
+                else:
+                    process.terminate()
             raise
         finally:
             _end(processes)
