@@ -143,12 +143,13 @@ def parse_all(
         An object with the names as attributes.
     """
     argv = [_with_underscores(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    formatter: Any = functools.partial(simple_parsing.SimpleHelpFormatter, max_help_position=34, width=118)
     parser: Any = _Parser(
         prog=program,
         usage="%(prog)s [options]",
         description=description,
         epilog=examples,
-        formatter_class=functools.partial(simple_parsing.SimpleHelpFormatter, max_help_position=34, width=118),
+        formatter_class=formatter,
         add_option_string_dash_variants=DashVariant.AUTO,
     )
     asks_help = bool({"-h", "--help"} & set(argv))
