@@ -201,3 +201,7 @@ def _verdict(away: np.ndarray, tenth: int) -> str:
         return "converges"
     still = np.abs(away[-tenth:] - away[-1]).max(0)
     return "settles off the target" if np.median(still / last.max(0)) < 0.01 else "circles"
+
+
+if __name__ == "__main__":
+    print("run_exp.py plays the games of this module: python run_exp.py --config 'dirac-*'")
