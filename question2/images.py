@@ -194,31 +194,30 @@ def train(
     ):
         while step < hp.max_iters and time.monotonic() < deadline and not interruption.requested:
             started = time.perf_counter()
-            until = min(hp.max_iters, *(n * (step // n + 1) for n in (management.log_every, management.eval_every)))
-            while step < until and time.monotonic() < deadline and not interruption.requested:
-                advance()
-                step += 1
-                bar.update()
-            metric = total.item()  # waits for the device
-            seconds += time.perf_counter() - started
-            if not math.isfinite(metric):  # before a checkpoint would keep it
-                raise FloatingPointError(f"{folder}, update {step}: the metric is {metric}; {state.last_good()}")
+            advance()
+            step += 1
+            bar.update()
             last = step == hp.max_iters
-            if step == until and (step % management.log_every == 0 or last):
-                count = (step - 1) % management.log_every + 1
-                record.add(step, metric=metric / count, seconds=seconds)
+            logs, evaluates = (last or step % every == 0 for every in (management.log_every, management.eval_every))
+            if logs:
+                metric = total.item() / ((step - 1) % management.log_every + 1)  # waits for the device
+            seconds += time.perf_counter() - started
+            if logs:
+                if not math.isfinite(metric):
+                    raise FloatingPointError(f"{folder}, update {step}: the metric is {metric}; {state.last_good()}")
+                record.add(step, metric=metric, seconds=seconds)
                 total.zero_()
-            if step == until and (step % management.eval_every == 0 or last):
+            if evaluates:
                 kept, trained = as_kept(players.averaged), as_kept(players.generator)
                 sample_grid(folder / f"samples_{step:06}.png", kept)
                 if hp.generator_alpha_ema is not None:  # in a short run the average still holds its first weights
                     sample_grid(folder / f"samples_trained_{step:06}.png", trained)
                 if evaluate:
                     record.add(step, **evaluate(players.critic, kept, trained, last))
-            if step < hp.max_iters and time.monotonic() - saved < 60 * management.checkpoint_minutes:
-                continue
-            state.save(step=step, seconds=seconds, lines=record.lines)
-            saved = time.monotonic()
+            minutes = (time.monotonic() - saved) / 60
+            if last or ((logs or evaluates) and minutes >= management.checkpoint_minutes):
+                state.save(step=step, seconds=seconds, lines=record.lines)
+                saved = time.monotonic()
         if step < hp.max_iters:
             state.save(step=step, seconds=seconds, lines=record.lines)
         if interruption.requested and step < hp.max_iters:
