@@ -76,8 +76,7 @@ def r1gp(p: Tensor, cp: Tensor | None, q: Tensor, cq: Tensor, critic: Critic) ->
 
     .. math:: \mathbb{E}_p\big[\|\nabla_x C(x)\|^2\big]
 
-    If p requires a gradient and cp was computed from it, the critic is not run again; cp may be None. q and cq are not
-    used.
+    If p requires a gradient and cp was computed from it, the critic is not run again. q and cq are not used.
 
     Source: Mescheder et al. (2018), equation 9, without the factor γ/2.
 
@@ -216,14 +215,12 @@ def make_train_step(
 
     Returns:
         ``train_step(train_data_iter, critic, critic_optim, generator, test_generator, generator_optim)``, which
-        returns the metric before the generator's update, a scalar tensor. ``generator()`` draws a batch. The step
-        updates the parameters in the optimisers, so critic and generator may be any callables. ``test_generator``
-        holds the average; without ``alpha_ema`` it is not used. The step reads no value back from the device, so a
-        CUDA graph can capture it.
+        returns the metric before the generator's update, a scalar tensor. ``generator()`` draws a batch. Critic and
+        generator may be any callables: the step updates the parameters in the optimisers. ``test_generator`` holds the
+        average. The step reads no value back from the device, so a CUDA graph can capture it.
 
     Raises:
-        NotImplementedError: The loss or the regulariser is unknown.
-        AssertionError: A number is out of range.
+        As :func:`make_losses`; AssertionError if another number is out of range.
 
     Source: Goodfellow et al. (2014), algorithm 1.
 
@@ -288,9 +285,8 @@ def make_eval_step(
         ``eval_step(eval_data_iter, critic, generator)``, which returns the images of the persisting noise,
         ``(persisting_Z, 3, H, W)``, and a dictionary of floats: ``IS``, ``FID``, and the critic's mean at real (``cp``)
         and generated (``cq``) images. It generates as many images as its ``eval_data_iter`` holds. If the generator is
-        a module, :func:`refresh_batch_norm` is called first; nothing else in the networks changes. The seed is fixed:
-        the same networks give the same numbers. The global random state is restored. ``eval_step`` raises
-        FloatingPointError if an image contains NaN.
+        a module, :func:`refresh_batch_norm` is called first. The seed is fixed, and the global random state restored.
+        ``eval_step`` raises FloatingPointError if an image contains NaN.
 
     Source: Salimans et al. (2016), section 4; Heusel et al. (2017), equation 6.
     """

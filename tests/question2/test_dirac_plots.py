@@ -9,7 +9,6 @@ from PIL import Image
 import dirac
 import gan
 from dirac import Game, Trajectory
-from lab import figures
 from question2 import dirac_plots, dirac_theory
 
 GAMES = {"a": Game("W1", "R1", 0.1, alpha_ema=0.9), "b": Game("JSD", target=0.5), "c": Game("W1", "GP", 0.1)}
@@ -49,20 +48,6 @@ def test_two_sides_shows_the_jump_of_the_one_centred_penalty():
     dirac_plots.two_sides(plane, section, weight=0.2)
     jump = sorted(line.get_ydata()[0] for line in section.get_lines() if line.get_marker() == "o")
     assert jump == pytest.approx([-0.4, 0.4])
-    plt.close("all")
-
-
-def test_the_overview_shows_the_first_game_of_each_configuration(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "save", lambda *_: None)
-    shown = []
-    monkeypatch.setattr(plt, "close", shown.append)
-    games = [(name, game, dirac_theory.play(game, (0.5, 0.0, 1.0), 30)) for name, game in GAMES.items()]
-    dirac_plots.overview(tmp_path / "all.png", games, columns=2)
-    monkeypatch.undo()
-    for axes, (name, _, played) in zip(shown[0].axes, games, strict=False):
-        drawn = axes.get_lines()[0].get_xydata()
-        np.testing.assert_allclose(drawn, np.column_stack([played.psi[:, 0, 0], played.theta[:, 0]]))
-        assert axes.get_title().startswith(name)
     plt.close("all")
 
 

@@ -1,9 +1,7 @@
 """Image runs on the stand-in: they learn, resume to the bit after any kill, and keep their records straight."""
 
-import contextlib
 import dataclasses
 import json
-import types
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import run_exp
 from gan import w1
 from lab import checkpoint
 from lab import device as machine
-from model import Critic, Generator
+from model import Critic
 from question2 import images as image_runs
 from question2 import score
 from question2.configurations import CONFIGURATIONS, Management, Run, plan
@@ -100,18 +98,6 @@ def test_random_numbers_of_another_device_start_from_a_seed_that_follows_from_th
     assert capsys.readouterr().err.count("changes its device to cpu") == 3
 
 
-def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
-    torch.manual_seed(0)
-    noise, x = torch.randn(4, 6), torch.rand(4, 3, 32, 32) * 2 - 1
-    for network, inputs in [(Generator(6, 4), noise), (Critic(4, sn=True), x)]:
-        network.eval()
-        plain = network(inputs)
-        fast = machine.in_bfloat16(network)(inputs)
-        assert torch.equal(network(inputs), plain)  # the network itself is what it was
-        assert fast.dtype == torch.float32 and not torch.equal(plain, fast)
-        torch.testing.assert_close(plain, fast, rtol=0.05, atol=0.05)
-
-
 def test_large_critic_values_keep_their_digits_in_bfloat16():
     torch.manual_seed(0)
     critic, (p, q) = Critic(16), torch.rand(2, 64, 3, 32, 32) * 2 - 1
@@ -166,40 +152,6 @@ def after(hp, images, updates, graphed):
     for _ in range(updates):
         advance()
     return players, first
-
-
-def test_calls_before_and_after_the_capture_are_one_update_each(monkeypatch):
-    """On a stand-in for CUDA's graphs: what is launched while one is captured is kept for replays, and not done."""
-    done, warm_up, targets = [], [], []
-
-    class CUDAGraph:
-        def __init__(self):
-            self.launches = []
-
-        def replay(self):
-            done.extend(self.launches)
-
-    @contextlib.contextmanager
-    def capture(graph, stream):
-        assert not graph.launches and stream is warm_up[0]
-        targets.append(graph.launches)
-        yield
-        targets.pop()
-
-    @contextlib.contextmanager
-    def on_stream(stream):
-        warm_up.append(stream)
-        yield
-
-    stream = types.SimpleNamespace(wait_stream=lambda other: None)
-    stand_ins = {"CUDAGraph": CUDAGraph, "graph": capture, "stream": on_stream}
-    for name, stand_in in (stand_ins | dict.fromkeys(("Stream", "current_stream"), lambda: stream)).items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    advance = machine.Graphed(lambda: (targets or [done])[-1].append("update"))
-    for count in range(1, 11):
-        advance()
-        assert len(done) == count
-    assert len(warm_up) == machine.GRAPH_WARMUP
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
