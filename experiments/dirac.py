@@ -36,7 +36,6 @@ def run(options: Options) -> dict[str, Any]:
     dirac_plots.overview(options.figures / "dirac_overview.png", played)
     first = runs[0].hp
     return {
-        "dataset": "none",
         "seed": seed,
         "options": {"max_iters": first.max_iters, "games": first.games, "lr": first.generator_lr},
         "cycle_of_a_weak_penalty": 4 / math.pi,

@@ -50,7 +50,6 @@ def run(options: Options) -> dict[str, Any]:
     half = int(np.searchsorted(updates, updates[-1] / 2))
     inverse = np.array(losses["JSD"]["measured"]) ** -2.0
     result = {
-        "dataset": "none",
         "updates": updates.tolist(),
         "window": window,
         "losses": losses,

@@ -55,7 +55,6 @@ def run(options: Options) -> dict[str, Any]:
         for name in asked.data
     }
     return {
-        "dataset": "none",
         "options": {**determining(asked), "seeds": len(asked.seed)},
         "limits": limits,
         "settings": settings,

@@ -1,13 +1,13 @@
 """What a run of the experiments is asked for."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import data
-from lab.files import read_json
-from lab.options import InputError, check, option
+from lab.options import check, option
 
 
 @dataclass
@@ -23,7 +23,6 @@ class Options:
     only: list[str] = option(default_factory=list)  # experiments by name or pattern, such as 'vae*', to run these alone
     # the first of the seeds of every experiment; left out, those of the published results
     seed: int | None = option(None, at_least=0)
-    gan_seeds: int = option(1, at_least=1, at_most=3)  # seeds of each configuration in the study of question 2.7
     device: str = "auto"  # auto, cpu, cuda, ...
     out: str = ""  # folder of the runs, their results and figures; left empty, runs/PROFILE
 
@@ -58,10 +57,7 @@ class Options:
 
     def result(self, name: str) -> dict[str, Any]:
         """The result of an experiment that the one that asks NEEDS."""
-        result = read_json(self.result_path(name))
-        if result is None:
-            raise InputError(f"there is no {self.result_path(name)}: run --only {name} first")
-        return result
+        return json.loads(self.result_path(name).read_text(encoding="utf-8"))
 
     def seeds(self, published: Sequence[int]) -> list[int]:
         """As many seeds as the published results have: those, or the ones from ``--seed`` on."""
