@@ -1,30 +1,26 @@
 """The study of question 2.7: five configurations, metrics and scores over training, and what the scores are worth.
 
 With CUDA it is the full study. Without, a reduced one, of narrow networks and few updates, that says so wherever its
-numbers are shown. Runs of other widths are taken in where they have finished, in ``OUT/gan_width_16`` and so on:
-
-    python run_exp.py --config "cifar10-*-3" --out OUT/gan_width_16 --generator_dimh 16 --critic_dimh 16 ...
+numbers are shown.
 """
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import data
 from experiments import gan_figures, gan_samples
-from experiments.gan_summary import configurations, curve, differences
+from experiments.gan_summary import configurations
 from experiments.options import Options
 from lab.device import choose_device
-from lab.files import read_json
 from lab.options import determining
 from question2 import classifier
 from question2 import images as image_runs
 from question2.configurations import CONFIGURATIONS, Management, Run, plan
 
 MINUTES = {"full": 600}
-USES = ("gan_seeds", "cuda")
-SEEDS = (31415, 1, 2)
+USES = ("cuda",)
+SEEDS = (31415,)
 # What each scale changes: hyper-parameters, and what manages the runs. The full study changes no hyper-parameter.
 SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full": ({}, {"dataset": "cifar10"}),
@@ -55,82 +51,54 @@ SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def run(options: Options) -> dict[str, Any]:
     """Run the configurations, or resume them; summarise and draw the results."""
-    scale = choose_scale(options)
-    runs, images, results = image_runs.run_all(planned(options, scale))
-    suffix = suffix_of(images)
-    rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
-    best = min(rows, key=lambda row: row["final"][f"FID{suffix}"]["mean"])["name"]
+    on_cuda = choose_device(options.device).type == "cuda"
+    scale = "quick" if options.quick else "full" if on_cuda else "reduced"
+    changes, managed = SCALES[scale]
+    management = Management(
+        exp_path=str(options.folder / "gan"), data_path=options.data, device=options.device, **managed
+    )
+    seeds = options.seeds(SEEDS)
+    runs, images, results = image_runs.run_all(plan("cifar10-*", seeds, management, **changes))
+    start = frame(runs, images, scale)
+    fid = start["scores"]["fid"]
+    rows = configurations(runs, results, start["scores"])
+    best = min(rows, key=lambda row: row["final"][fid]["mean"])["name"]
     summary = {
-        **frame(runs, images, scale),
-        "seeds": list(dict.fromkeys(one.hp.seed for one in runs)),
+        **start,
+        "seeds": seeds,
         "configurations": rows,
-        "differences": differences(rows),
-        "widths": widths(options.folder, suffix),
         "best": best,
         "classifier": json.loads(classifier.WEIGHTS.with_suffix(".json").read_text()),
         **judge_scores(options, next(one for one in runs if one.name == best), images),
     }
-    gan_figures.draw_study(options.figures, summary)
+    gan_figures.draw_curves(options.figures / "gan_curves.svg", rows, fid, summary["anchors"])
+    gan_figures.draw_critics(options.figures / "gan_critics.svg", rows)
+    gan_figures.draw_corruptions(options.figures / "gan_corruptions.svg", summary["corruptions"], fid)
     gan_figures.draw_images(options.figures, runs, images)
     return summary
 
 
-def choose_scale(options: Options) -> str:
-    """The size of the study that this machine can do."""
-    if options.quick:
-        return "quick"
-    return "full" if choose_device(options.device).type == "cuda" else "reduced"
-
-
-def planned(options: Options, scale: str) -> list[Run]:
-    """The study's runs."""
-    changes, managed = SCALES[scale]
-    where: dict[str, Any] = {
-        "exp_path": str(options.folder / "gan"),
-        "data_path": options.data,
-        "device": options.device,
-    }
-    seeds = options.seeds(SEEDS[: 2 if options.quick else options.gan_seeds])
-    return plan("cifar10-*", seeds, Management(**where, **managed), **changes)
-
-
 def frame(runs: Sequence[Run], images: image_runs.Images, scale: str) -> dict[str, Any]:
     """What the numbers of a study depend on; its first run stands for all."""
-    first, suffix = runs[0], suffix_of(images)
+    assert images.network is not None
+    first, suffix = runs[0], images.network.suffix
     return {
         "dataset": images.dataset,
         "scale": scale,
-        "scores": {name.lower(): f"{name}{suffix}" for name in ("IS", "FID", "KID")},
+        "scores": {"is": f"IS{suffix}", "fid": f"FID{suffix}"},
         "options": {**determining(first.hp), **determining(first.management)},
         "full_options": determining(CONFIGURATIONS[first.name]),
     }
 
 
-def suffix_of(images: image_runs.Images) -> str:
-    """What follows the scores' names: ``-C`` for those by the classifier."""
-    assert images.network is not None
-    return images.network.suffix
-
-
-def widths(folder: Path, suffix: str) -> list[dict[str, Any]]:
-    """The distances over training of the finished runs with R1, of the study's width and of others."""
-    found = []
-    for path in sorted([*folder.glob("gan/cifar10-*-3-*"), *folder.glob("gan_width_*/cifar10-*-3-*")]):
-        config, result = read_json(path / "config.json"), read_json(path / "result.json")
-        if config and result:
-            shared = {"name": config["config"], "width": config["generator_dimh"], "seed": config["seed"]}
-            found.append({**shared, "curve": curve(result["metrics"], f"FID{suffix}"), "final": result["final"]})
-    return sorted(found, key=lambda row: (row["name"], row["width"]))
-
-
 def judge_scores(options: Options, best: Run, images: image_runs.Images) -> dict[str, Any]:
     """Whether the best configuration copies, and how the scores rate real images, damaged ones and noise."""
     generator = image_runs.load_generator(best.folder / "generator.pt", images.train.device)
-    labelled = data.cifar10(options.data) if images.dataset == "cifar10" else None
-    held_out = labelled and labelled.test
-    copying = gan_samples.draw_neighbours(options.figures / "gan_neighbours.jpg", generator, images, held_out)
-    gan_samples.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
+    gan_figures.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
     eval_step = images.evaluation(generator.dimz)
-    corrupted = gan_samples.corruption_scores(images, labelled, eval_step, images.management.eval_samples)
-    anchors = gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000)
-    return {"copying": copying, "corruptions": corrupted, "anchors": anchors}
+    labels = data.cifar10(options.data).test_labels if images.dataset == "cifar10" else None
+    return {
+        "copying": gan_samples.copying(options.figures / "gan_neighbours.jpg", generator, images),
+        "corruptions": gan_samples.corruptions(images, labels, eval_step, images.management.eval_samples),
+        "anchors": gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000),
+    }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.gan import SEEDS, frame, suffix_of
+from experiments.gan import SEEDS, frame
 from experiments.gan_figures import draw_curves
 from experiments.gan_summary import configurations
 from experiments.options import Options
@@ -34,11 +34,12 @@ MANAGED: dict[str, Any] = {
 def run(options: Options) -> dict[str, Any]:
     """Both losses with R1, or go on with them, and draw what came of it."""
     management = Management(exp_path=str(options.folder / "gan_small"), device=options.device, **MANAGED)
-    runs, data, results = images.run_all(plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
-    suffix = suffix_of(data)
-    rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
+    runs, data, results = images.run_all(plan("cifar10-*-3", options.seeds(SEEDS), management, **SMALL))
+    start = frame(runs, data, "small")
+    fid = start["scores"]["fid"]
+    rows = configurations(runs, results, start["scores"])
     for one, row in zip(runs, rows, strict=True):
         row["name"] = one.name.removeprefix("cifar10-")
-        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", [row], f"FID{suffix}")
+        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", [row], fid)
         image_plots.save_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one.folder)
-    return {**frame(runs, data, "small"), "configurations": rows}
+    return {**start, "configurations": rows}
