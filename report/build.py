@@ -59,16 +59,14 @@ def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
         stage = Path(folder)
         for source in [*HERE.glob("*.typ"), HERE / "references.bib", HERE / "screen.css"]:
             shutil.copy(source, stage)
-        here = names(HERE)
-        copy(here, HERE, stage)
-        sources = dict.fromkeys(here, "reference" if runs else "published")
+        copy(HERE, stage)
+        sources = dict.fromkeys(names(HERE), "reference" if runs else "published")
         if runs:
-            copy(names(runs), Path(runs), stage)
+            copy(Path(runs), stage)
             sources |= dict.fromkeys(names(runs), "runs")
         (stage / "sources.json").write_text(json.dumps(sources))
+        options: Any = {"format": Path(out).suffix[1:], "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
         with atomic_write(out) as temporary:
-            kind = Path(out).suffix[1:]
-            options: Any = {"format": kind, "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
             temporary.write_bytes(typst.compile(stage / "report.typ", **options))
     return sources
 
@@ -78,27 +76,26 @@ def names(folder: str | Path) -> list[str]:
     return sorted(path.stem for path in Path(folder, "results").glob("*.json"))
 
 
-def copy(experiments: Sequence[str], source: Path, target: Path) -> None:
-    """Copy the results and the figures of some experiments.
+def copy(source: Path, target: Path) -> None:
+    """Copy the results in a folder, and the figures of their experiments.
 
     The figures of ``vae`` are ``vae_*``, but not ``vae_tuned_*`` where there is an experiment ``vae_tuned``.
     """
-    known = {*names(HERE), *names(source)}
-    for folder in ("results", "figures"):
-        (target / folder).mkdir(exist_ok=True)
-    for name in experiments:
-        shutil.copy(source / "results" / f"{name}.json", target / "results")
-        longer = tuple(f"{other}_" for other in known if other.startswith(f"{name}_"))
-        for figure in (source / "figures").glob(f"{name}_*"):
-            if not figure.name.startswith(longer):
-                shutil.copy(figure, target / "figures")
+    shutil.copytree(source / "results", target / "results", dirs_exist_ok=True)
+    (target / "figures").mkdir(exist_ok=True)
+    found, known = names(source), {*names(HERE), *names(source)}
+    for figure in (source / "figures").glob("*_*"):
+        if max((name for name in known if figure.name.startswith(f"{name}_")), key=len, default="") in found:
+            shutil.copy(figure, target / "figures")
 
 
 def result(name: str, runs: Path | None = None) -> dict[str, Any]:
     """The result of an experiment: of some runs, where they have it, else the published reference."""
-    path = runs / "results" / f"{name}.json" if runs else None
-    path = path if path and path.exists() else HERE / "results" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    path = (runs or HERE) / "results" / f"{name}.json"
+    return json.loads((path if path.exists() else HERE / "results" / path.name).read_text(encoding="utf-8"))
+
+
+Row = tuple[str, str, str]  # question, what, result
 
 
 def readme_table(runs: Path | None = None) -> str:
@@ -106,14 +103,18 @@ def readme_table(runs: Path | None = None) -> str:
     vae = result("vae", runs)
     tuned = result("vae_tuned", runs)["settings"]
     planar = result("posterior_controls", runs)["settings"]["tuned-planar-16"]
+    speed, flows = result("vae_speed", runs), result("flow_speed", runs)["all_runs"]
+    faster = [*(speed[task]["times_faster_than_textbook"] for task in ("epoch", "estimate")), flows["times_faster"]]
+    fast = "times as fast as the textbook loop: an epoch of the VAE, its log p(x), all flows"
     rows = [
         _vae_row("1.6", "VAE as prescribed", vae),
         _vae_row("1.6", "VAE, tuned", tuned["tuned"]),
         _vae_row("1.6", "VAE, tuned, long", tuned["long"]),
-        *_gan_rows(runs),
-        *_flow_rows(runs),
+        *_gan_rows(result("dirac", runs), result("gan", runs)),
+        _flow_row("3.7", "samples", "NLL above the entropy", "gap", result("flow", runs)),
+        _flow_row("3.9", "density", "KL(q‖p)", "kl", result("flow", runs)),
         _vae_row("3.10", f"VAE, tuned, {planar['options']['num_layers']} planar layers", planar),
-        _speed_row(runs),
+        ("speed", fast, ", ".join(f"{times:.1f}" for times in faster)),
     ]
     table = ["| question | what | result |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     remarks = f"""
@@ -128,16 +129,12 @@ not Inception; lower is better. A rank correlation of 1 says that the metric fal
     return "\n".join([*table, remarks])
 
 
-Row = tuple[str, str, str]  # question, what, result
-
-
 def _vae_row(question: str, name: str, setting: dict[str, Any]) -> Row:
     what = f"{name}, {setting['options']['epochs']} epochs: validation ELBO, test log p(x)"
     return question, what, f"{format_spread(setting['valid_elbo'])}, {format_spread(setting['test_log_px'])}"
 
 
-def _gan_rows(runs: Path | None) -> list[Row]:
-    dirac, gan = result("dirac", runs), result("gan", runs)
+def _gan_rows(dirac: dict[str, Any], gan: dict[str, Any]) -> list[Row]:
     agree = sum(row["predicted"]["verdict"] == row["measured"]["verdict"] for row in dirac["rows"])
     rows = [("2.6", "dirac game: theory and experiment agree", f"{agree} of {len(dirac['rows'])} configurations")]
     fid, study, seeds = gan["scores"]["fid"], gan["options"], len(gan["seeds"])
@@ -151,35 +148,16 @@ def _gan_rows(runs: Path | None) -> list[Row]:
     return rows
 
 
-def _flow_rows(runs: Path | None) -> list[Row]:
-    rows = []
-    for question, source, key, what in (
-        ("3.7", "samples", "gap", "NLL above the entropy"),
-        ("3.9", "density", "kl", "KL(q‖p)"),
-    ):
-        settings = [setting for setting in result("flow", runs)["settings"] if setting["source"] == source]
-        deepest = max(setting["num_layers"] for setting in settings)
-        found = [setting for setting in settings if setting["num_layers"] == deepest and key in setting]
-        values = ", ".join(f"{setting['data']} {format_spread(setting[key], '.3f')}" for setting in found)
-        rows.append((question, f"flow from {source}, {deepest} layers: {what}", values))
-    return rows
+def _flow_row(question: str, source: str, what: str, key: str, flow: dict[str, Any]) -> Row:
+    """The deepest flows of a source, by the targets of which the number is known."""
+    settings = [setting for setting in flow["settings"] if setting["source"] == source]
+    deepest = max(setting["num_layers"] for setting in settings)
+    found = [setting for setting in settings if setting["num_layers"] == deepest and key in setting]
+    values = ", ".join(f"{setting['data']} {format_spread(setting[key], '.3f')}" for setting in found)
+    return question, f"flow from {source}, {deepest} layers: {what}", values
 
 
-def _speed_row(runs: Path | None) -> Row:
-    vae, flow = result("vae_speed", runs), result("flow_speed", runs)["all_runs"]
-    epoch, estimate = (vae[task]["times_faster_than_textbook"] for task in ("epoch", "estimate"))
-    what = "times as fast as the textbook loop: an epoch of the VAE, its log p(x), all flows"
-    return "speed", what, f"{epoch:.1f}, {estimate:.1f}, {flow['times_faster']:.1f}"
-
-
-def update_readme() -> None:
-    """Write the README's table of the published results between its marks."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    with atomic_write(README) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
-
-
-def publish(runs: str | Path) -> None:
+def publish(runs: Path) -> None:
     """Make the results of full runs the reference: JSON, figures, PDF and the README's table.
 
     Everything is checked and built beside the reference first, and replaces it only then.
@@ -187,11 +165,9 @@ def publish(runs: str | Path) -> None:
     Raises:
         InputError: A result is damaged or not of the full profile, or there is none.
     """
-    runs = Path(runs)
-    found = names(runs)
-    if not found:
+    if not names(runs):
         raise InputError(f"there are no results in {runs}")
-    for name in found:
+    for name in names(runs):
         if (read_json(runs / "results" / f"{name}.json") or {}).get("profile") != "full":
             raise InputError(f"{name} in {runs} is damaged, or not of the full profile: nothing was published")
     with tempfile.TemporaryDirectory() as folder:
@@ -200,9 +176,11 @@ def publish(runs: str | Path) -> None:
             readme_table(runs)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"the results in {runs} make no report ({error}): nothing was published") from None
-    copy(found, runs, HERE)
+    copy(runs, HERE)
     build(HERE / "report.pdf")
-    update_readme()
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    with atomic_write(README) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -210,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, "Build the report from the experiments' results.", argv, program="python -m report")
     with interruption.one_line_errors():
         if options.publish:
-            publish(options.runs)
+            publish(Path(options.runs))
         for name, source in build(options.out, options.runs).items():
             where = f"from {options.runs}" if source == "runs" else "the published reference, not run here"
             print(f"{name}: {where}")

@@ -39,37 +39,48 @@ from question2 import dirac_plots, games, images
 from question2.configurations import Run
 from report import build
 
+SMALL = {
+    (flow, "DEPTHS"): [2],
+    (flow_tuned, "DEPTHS"): [2],
+    (flow_speed, "DEPTHS"): [2],
+    (vae, "BOUND_SAMPLES"): [1, 200],
+    (inference_gap, "FAMILIES"): {"normal": 0, "planar 4": 1, "planar 16": 2},
+    (gan_small, "SMALL"): gan_small.SMALL | {"max_iters": 11},
+    (gan_small, "MANAGED"): gan_small.MANAGED | {"eval_every": 5, "eval_samples": 20, "final_samples": 40},
+    (benchmarks.vae, "SAMPLES"): 5,
+    (benchmarks.vae, "peak_memory"): lambda images: 1.0,
+    (benchmarks.vae, "compile_where_possible"): lambda function: function,
+    (benchmarks.flow, "ITERATIONS"): 5,
+    # Compilation, worker processes and the arrows of the vector fields have tests of their own.
+    (benchmarks.flow.stacked_flows, "compile_flows"): lambda function: function,
+    (train, "Hyperparameters"): functools.partial(train.Hyperparameters, compile=False, workers=1),
+    (games, "usable_cores"): lambda: 1,
+    (dirac_plots, "draw_field"): lambda *_: None,
+    (dirac_plots, "final_plot"): lambda path, *_: plt.imsave(path, [[0]], format=path.suffix[1:]),
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every experiment at toy size."""
+    for (module, name), value in SMALL.items():
+        monkeypatch.setattr(module, name, value)
+    changes = {"epochs": 1, "latent_size": 3}
+    for module in (vae_tuned, posterior_controls):
+        monkeypatch.setattr(module, "SETTINGS", {name: {**of, **changes} for name, of in module.SETTINGS.items()})
+    monkeypatch.setattr(vae_ablation, "PARTS", {name: {**part, **changes} for name, part in vae_ablation.PARTS.items()})
+    for module in (flow_posterior, posterior_controls, vae_tuned, vae_ablation):
+        monkeypatch.setattr(module, "SEEDS", 1)
+    for module in (graded_gan, images):
+        monkeypatch.setattr(module, "refresh_batch_norm", functools.partial(graded_gan.refresh_batch_norm, batches=2))
+    hyperparameters, managed = gan.SCALES["quick"]
+    managed = managed | {"eval_every": 5, "eval_samples": 20, "final_samples": 40}
+    monkeypatch.setitem(gan.SCALES, "quick", (hyperparameters | {"max_iters": 11}, managed))
+    monkeypatch.setitem(dirac_long.UPDATES, "quick", 2000)
+
 
 @pytest.mark.slow
-def test_every_experiment_runs_and_the_report_takes_it(tmp_path, monkeypatch, capsys):
-    small = {"epochs": 2, "latent_size": 3}
-    for of in (vae_tuned, posterior_controls):
-        monkeypatch.setattr(of, "SETTINGS", {name: {**changes, **small} for name, changes in of.SETTINGS.items()})
-    monkeypatch.setattr(vae_ablation, "PARTS", {name: {**part, **small} for name, part in vae_ablation.PARTS.items()})
-    for of in (flow_posterior, posterior_controls, vae_tuned, vae_ablation):
-        monkeypatch.setattr(of, "SEEDS", 1)
-    monkeypatch.setattr(inference_gap, "FAMILIES", {"normal": 0, "planar 4": 1, "planar 16": 2})
-    monkeypatch.setitem(gan_small.SMALL, "max_iters", 11)
-    monkeypatch.setattr(gan_small, "MANAGED", gan_small.MANAGED | {"eval_every": 5, "final_samples": 40})
-    for of in (flow, flow_tuned, flow_speed):
-        monkeypatch.setattr(of, "DEPTHS", [2])
-    monkeypatch.setattr(vae, "BOUND_SAMPLES", [1, 200])
-    monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
-    monkeypatch.setattr(benchmarks.vae, "compile_where_possible", lambda function: function)
-    monkeypatch.setattr(benchmarks.vae, "peak_memory", lambda images: 1.0)
-    monkeypatch.setattr(benchmarks.flow, "ITERATIONS", 5)
-    refresh = functools.partial(graded_gan.refresh_batch_norm, batches=2)
-    for module in (graded_gan, images):
-        monkeypatch.setattr(module, "refresh_batch_norm", refresh)
-    monkeypatch.setitem(gan.SCALES["quick"][0], "max_iters", 11)
-    for name, value in (("eval_every", 5), ("eval_samples", 20), ("final_samples", 40)):
-        monkeypatch.setitem(gan.SCALES["quick"][1], name, value)
-    # Compilation and the arrows of the vector fields have tests of their own.
-    monkeypatch.setattr(train, "Hyperparameters", functools.partial(train.Hyperparameters, compile=False, workers=1))
-    monkeypatch.setattr(benchmarks.flow.stacked_flows, "compile_flows", lambda function: function)
-    monkeypatch.setitem(dirac_long.UPDATES, "quick", 2000)
-    monkeypatch.setattr(dirac_plots, "draw_field", lambda *_: None)
-    monkeypatch.setattr(dirac_plots, "final_plot", lambda path, *_: plt.imsave(path, [[0]], format=path.suffix[1:]))
+def test_every_experiment_runs_and_the_report_takes_it(small, tmp_path, capsys):
     out = tmp_path / "runs"
     command = ["--profile", "quick", "--out", str(out), "--data", str(tmp_path), "--only", "*"]
     known = set(command_line.listed())
