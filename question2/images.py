@@ -246,7 +246,7 @@ def train(
                 trained = as_kept(players.generator)
                 sample_grid(folder / f"samples_{step:06}.png", kept)
                 if hp.generator_alpha_ema is not None:  # in a short run the average still holds its first weights
-                    sample_grid(folder / f"samples_trained_{step:06}.png", trained)
+                    sample_grid(folder / f"trained_samples_{step:06}.png", trained)
                 if evaluate:
                     record.add(step, **evaluate(players.critic, kept, trained, last))
             if step < hp.max_iters and time.monotonic() - saved < 60 * management.checkpoint_minutes:
