@@ -22,8 +22,8 @@ NEEDS = ("vae",)
 USES = ("dataset",)
 FAMILIES = {"normal": 0, "planar 1": 1, "planar 4": 4, "planar 16": 16}
 SAMPLES = (1, 10, 100, 1000, 5000)
-ENCODER = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
-SEARCH = {"steps": 2000, "draws": 8, "lr": 2e-2}
+ENCODER: dict[str, Any] = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
+SEARCH: dict[str, Any] = {"steps": 2000, "draws": 8, "lr": 2e-2}
 
 
 def run(options: Options) -> dict[str, Any]:
