@@ -10,9 +10,7 @@ Losses and penalties are means over all samples: scalars, differentiable in the 
 Sources: Goodfellow et al. (2014), Generative adversarial nets; Arjovsky et al. (2017), Wasserstein generative
 adversarial networks; Gulrajani et al. (2017), Improved training of Wasserstein GANs; Mescheder et al. (2018), Which
 training methods for GANs do actually converge?; Yazıcı et al. (2019), The unusual effectiveness of averaging in GAN
-training.
-
-``python gan.py`` runs the examples below as tests.
+training. ``python gan.py`` runs the examples below as tests.
 """
 
 import contextlib
@@ -30,7 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 AVAILABLE_LOSSES = ["JSD", "W1"]
 AVAILABLE_REGULARIZERS = ["GP", "R1", None]
@@ -78,8 +76,7 @@ def r1gp(p: Tensor, cp: Tensor | None, q: Tensor, cq: Tensor, critic: Critic) ->
 
     .. math:: \mathbb{E}_p\big[\|\nabla_x C(x)\|^2\big]
 
-    If p requires a gradient and cp was computed from it, the critic is not run again; cp may be None. q and cq are not
-    used.
+    If p requires a gradient and cp was computed from it, the critic is not run again. q and cq are not used.
 
     Source: Mescheder et al. (2018), equation 9, without the factor γ/2.
 
@@ -104,9 +101,6 @@ def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
     One ε is drawn for each pair. Scalar samples may be ``(N,)`` on one side and ``(N, 1)`` on the other. cp and cq are
     not used.
 
-    Raises:
-        ValueError: p and q differ in the number of samples or in their size.
-
     Source: Gulrajani et al. (2017), equation 3.
 
     Example:
@@ -114,8 +108,6 @@ def ogp(p: Tensor, cp: Tensor, q: Tensor, cq: Tensor, critic: Critic) -> Tensor:
         >>> ogp(p, None, q, None, lambda x: 3 * x[:, 0] + 4 * x[:, 1])
         tensor(16.)
     """
-    if len(p) != len(q) or p.numel() != q.numel():
-        raise ValueError(f"p has shape {tuple(p.shape)} and q {tuple(q.shape)}: their samples must be paired")
     epsilon = torch.rand(len(p), *[1] * (p.ndim - 1), dtype=p.dtype, device=p.device)
     slopes = _slopes(torch.lerp(q.detach().reshape(p.shape), p.detach(), epsilon), critic)
     # torch defines the derivative of the norm at zero as zero, so the penalty's gradient is never NaN.
@@ -190,8 +182,7 @@ def apply_exponential_moving_average(source: nn.Module, target: nn.Module, alpha
 
     Args:
         source: The model that is trained.
-        target: The model that holds the average, in float32 or float64: 16 bits cannot hold the small changes of α
-            near 1. Integer parameters have no average; they are copied.
+        target: The model that holds the average.
         alpha: Weight of the old average, which spans about 1/(1 - α) updates.
 
     Source: Yazıcı et al. (2019), equation 9.
@@ -203,18 +194,9 @@ def apply_exponential_moving_average(source: nn.Module, target: nn.Module, alpha
         >>> round(target.weight.item(), 6)
         1.0
     """
-    averages, values = [], []
-    for average, value in zip(target.parameters(), source.parameters(), strict=True):
-        if average.is_floating_point() and average.itemsize < 4:
-            warnings.warn(f"an average in {average.dtype} loses small changes: keep it in float32", stacklevel=2)
-            average.copy_(torch.lerp(average.float(), value.float(), 1 - alpha))
-        elif average.is_floating_point() or average.is_complex():
-            averages.append(average)
-            values.append(value.to(average))
-        else:
-            average.copy_(value)
-    if averages:
-        get_ema_multi_avg_fn(alpha)(averages, values, None)
+    averages = list(target.parameters())
+    values = [value.to(average) for average, value in zip(averages, source.parameters(), strict=True)]
+    get_ema_multi_avg_fn(alpha)(averages, values, None)
 
 
 def make_train_step(
@@ -233,14 +215,12 @@ def make_train_step(
 
     Returns:
         ``train_step(train_data_iter, critic, critic_optim, generator, test_generator, generator_optim)``, which
-        returns the metric before the generator's update, a scalar tensor. ``generator()`` draws a batch. The step
-        updates the parameters in the optimisers, so critic and generator may be any callables. ``test_generator``
-        holds the average; without ``alpha_ema`` it is not used. The step reads no value back from the device, so a
-        CUDA graph can capture it.
+        returns the metric before the generator's update, a scalar tensor. ``generator()`` draws a batch. Critic and
+        generator may be any callables: the step updates the parameters in the optimisers. ``test_generator`` holds the
+        average. The step reads no value back from the device, so a CUDA graph can capture it.
 
     Raises:
-        NotImplementedError: The loss or the regulariser is unknown.
-        AssertionError: A number is out of range.
+        As :func:`make_losses`; AssertionError if another number is out of range.
 
     Source: Goodfellow et al. (2014), algorithm 1.
 
@@ -305,9 +285,8 @@ def make_eval_step(
         ``eval_step(eval_data_iter, critic, generator)``, which returns the images of the persisting noise,
         ``(persisting_Z, 3, H, W)``, and a dictionary of floats: ``IS``, ``FID``, and the critic's mean at real (``cp``)
         and generated (``cq``) images. It generates as many images as its ``eval_data_iter`` holds. If the generator is
-        a module, :func:`refresh_batch_norm` is called first; nothing else in the networks changes. The seed is fixed:
-        the same networks give the same numbers. The global random state is restored. ``eval_step`` raises
-        FloatingPointError if an image contains NaN.
+        a module, :func:`refresh_batch_norm` is called first. The seed is fixed, and the global random state restored.
+        ``eval_step`` raises FloatingPointError if an image contains NaN.
 
     Source: Salimans et al. (2016), section 4; Heusel et al. (2017), equation 6.
     """
@@ -330,9 +309,9 @@ def make_eval_step(
         inception_score.reset()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(EVAL_SEED)
-            if isinstance(generator, nn.Module):
-                refresh_batch_norm(generator, dimz)
             with _evaluation_mode(critic, generator):
+                if isinstance(generator, nn.Module):
+                    refresh_batch_norm(generator, dimz)
                 sums, count = torch.zeros(2, dtype=torch.float64, device=precise), 0
                 for real in _first(eval_data_iter, EVAL_SAMPLES):
                     fake = generator(torch.randn(len(real), dimz).to(device))
@@ -404,26 +383,14 @@ def _evaluation_mode(*networks: object) -> Iterator[None]:
             module.training = mode
 
 
-@torch.no_grad()
 def refresh_batch_norm(generator: nn.Module, dimz: int, batches: int = 50, batch_size: int = 100) -> None:
     """Recompute a generator's batch-norm statistics, in place, from noise with a fixed seed.
 
-    After averaging weights this is necessary: the average of the statistics is not the statistics of the average. The
-    other layers stay in evaluation mode, so nothing else changes.
+    After averaging weights this is necessary: the average of the statistics is not the statistics of the average.
     """
-    momenta = {m: m.momentum for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    weight = next((p for p in generator.parameters() if p.is_floating_point()), torch.empty(0))
-    noise = torch.Generator().manual_seed(EVAL_SEED)
-    try:
-        with _evaluation_mode(generator):
-            for layer in momenta:
-                layer.reset_running_stats()
-                layer.momentum, layer.training = None, True  # None: every batch has the same weight
-            for _ in range(batches if momenta else 0):
-                generator(torch.randn(batch_size, dimz, generator=noise).to(weight))
-    finally:
-        for layer, momentum in momenta.items():
-            layer.momentum = momentum
+    weight, noise = next(generator.parameters(), torch.empty(0)), torch.Generator().manual_seed(EVAL_SEED)
+    drawn = (torch.randn(batch_size, dimz, generator=noise).to(weight) for _ in range(batches))
+    update_bn(drawn, generator)
 
 
 def precise_device(device: torch.device) -> torch.device:

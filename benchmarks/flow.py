@@ -1,8 +1,7 @@
 """The speed of training planar flows against the textbook loop.
 
-Timed in turns, for each depth: an update of the textbook loop (a module per layer, map and log-determinant apart, one
-flow, ``.item()`` each time) and of ours (compiled; one flow, and a pair side by side). Timed once: the twelve default
-runs, compilation included, against what the textbook loop's updates add up to.
+Timed in turns, for each depth: an update of the textbook loop (a module per layer, ``.item()`` each time) and of ours
+(compiled; one flow, and a pair side by side). Timed once: the twelve default runs, compilation included.
 """
 
 import os
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import train
-from benchmarks.turns import in_turns, unsettled
+from benchmarks.turns import in_turns
 from data.densities import TARGETS
+from lab.device import one_thread
 from question3 import stacked_flows
 
 SOURCES = ("samples", "density")
@@ -80,11 +80,9 @@ def ours(names: Sequence[str], k: int) -> Callable[[], None]:
     total = torch.zeros(len(group.names))
 
     def run() -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        for i, x in enumerate(train.draw(group, generators, ITERATIONS)):
-            updater.update(i, x, total)
-        torch.set_num_threads(threads)
+        with one_thread():
+            for i, x in enumerate(train.draw(group, generators, ITERATIONS)):
+                updater.update(i, x, total)
 
     return run
 
@@ -101,7 +99,7 @@ def measure(rounds: int = 5, num_iter: int = 20_000, depths: Sequence[int] = (2,
     """Milliseconds of an update of both, per depth; seconds of all default runs, and of the deepest's first update.
 
     Args:
-        rounds: Turns, at least.
+        rounds: Turns.
         num_iter: Updates of the default runs.
         depths: Numbers of layers.
     """
@@ -111,30 +109,12 @@ def measure(rounds: int = 5, num_iter: int = 20_000, depths: Sequence[int] = (2,
     for k in depths:
         contestants = {source: textbook(source, k) for source in SOURCES}
         contestants |= {"one": ours(["arcs"], k), "pair": ours(list(TARGETS), k)}
-        found = in_turns(contestants, rounds, scale=1e3 / ITERATIONS)
+        updates[str(k)] = found = in_turns(contestants, rounds, scale=1e3 / ITERATIONS)
         median = found["median"]
-        faster = {
-            "times_faster": median["samples"] / median["one"],
-            "times_faster_side_by_side": 2 * median["samples"] / median["pair"],
-        }
-        updates[str(k)] = found | faster
+        found["times_faster"] = median["samples"] / median["one"]
+        found["times_faster_side_by_side"] = 2 * median["samples"] / median["pair"]
     # Both sources and both targets: the textbook loop's cost does not depend on the target.
     all_textbook = sum(2 * num_iter * updates[str(k)]["median"][s] / 1e3 for k in depths for s in SOURCES)
     totals = {"ours_seconds": all_ours, "textbook_seconds": all_textbook, "times_faster": all_textbook / all_ours}
     shared = {"num_iter": num_iter, "rounds": rounds}
     return {**shared, "updates": updates, "first_update_seconds": first_update, "all_runs": totals}
-
-
-def lines(result: dict[str, Any]) -> list[str]:
-    """The result as text."""
-    text = [f"{'flow, ms an update':20} {'textbook':>9} {'ours':>9} {'faster':>8} {'in pairs':>9}"]
-    for k, row in result["updates"].items():
-        cells = f"{row['median']['samples']:9.3f} {row['median']['one']:9.3f} {row['times_faster']:7.1f}x"
-        text.append(f"k = {k:16} {cells} {row['times_faster_side_by_side']:8.1f}x{unsettled(row)}")
-    total = result["all_runs"]
-    return [
-        *text,
-        f"twelve runs: {total['ours_seconds']:.0f} s, textbook {total['textbook_seconds']:.0f} s, "
-        f"{total['times_faster']:.1f} times as fast, compilation included",
-        f"the deepest flows' first updates: {result['first_update_seconds']:.0f} s, from an empty cache",
-    ]

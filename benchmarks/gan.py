@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.turns import in_turns, unsettled
-from lab.device import Graphed, choose_device, native_bfloat16
-from lab.device import precision as device_precision
+from benchmarks.turns import in_turns
+from lab.device import Graphed, choose_device, native_bfloat16, precision
 from question2.configurations import CONFIGURATIONS, Hyperparameters
 from question2.images import Players, make_advance
 
@@ -26,8 +25,8 @@ def updates_of(hp: Hyperparameters, images: torch.Tensor, fast: bool, count: int
     device = images.device
     players = Players(hp, device, fast)
     images = images.contiguous(memory_format=torch.channels_last) if fast else images
-    bfloat16 = device_precision(fast, device) == "bfloat16"
-    update = make_advance(hp, players, images, torch.zeros((), device=device), bfloat16)
+    total = torch.zeros((), device=device)
+    update = make_advance(hp, players, images, total, precision(fast, device) == "bfloat16")
     update = Graphed(update) if fast and device.type == "cuda" else update
 
     def run() -> None:
@@ -43,7 +42,7 @@ def measure(rounds: int = 5, updates: int = 0, width: int = 0, device: str = "au
     """Milliseconds of an update of both paths, per kind.
 
     Args:
-        rounds: Turns, at least.
+        rounds: Turns.
         updates: In each turn; 0 takes 100 on CUDA and 4 on a CPU.
         width: Of both networks; 0 takes the configurations' on CUDA and 32 on a CPU.
         device: By name.
@@ -64,21 +63,9 @@ def measure(rounds: int = 5, updates: int = 0, width: int = 0, device: str = "au
         kinds[kind] = found | {"times_faster": found["median"]["plain"] / found["median"]["fast"]}
     return {
         "device": torch.cuda.get_device_name(place) if gpu else "CPU",
-        "precision": device_precision(True, place),
+        "precision": precision(True, place),
         "native_bfloat16": native_bfloat16(place),
         "width": width,
-        "batch_size": hp.batch_size,
         "rounds": rounds,
-        "updates": updates,
         "kinds": kinds,
     }
-
-
-def lines(result: dict[str, Any]) -> list[str]:
-    """The result as text."""
-    text = [f"{'GAN, ms an update':20} {'plain':>9} {'fast':>9} {'faster':>8}"]
-    for kind, row in result["kinds"].items():
-        cells = " ".join(f"{row['median'][path]:9.2f}" for path in ("plain", "fast"))
-        text.append(f"{kind:20} {cells} {row['times_faster']:7.1f}x{unsettled(row)}")
-    networks = f"width {result['width']}, batch {result['batch_size']}"
-    return [*text, f"on {result['device']}, {networks}; the fast path computes in {result['precision']}"]

@@ -7,7 +7,7 @@ planar posteriors beside one with the normal. The images are random; no time dep
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import vae
-from benchmarks.turns import in_turns, unsettled
+from benchmarks.turns import in_turns
 from lab.device import compile_where_possible
 from question1 import autoencoder
 
@@ -24,7 +24,7 @@ BATCH, LATENT, SAMPLES = 64, 100, 200
 TRAIN, TEST = 50_000, 10_000  # images
 PLANAR = (4, 16)  # numbers of layers
 LAYERS = [(784, 300), (300, 300), (300, 2 * LATENT), (LATENT, 300), (300, 300), (300, 784)]
-FLOOR = "floor: the matrix products of the same work alone, by torch.mm, which no implementation avoids"
+ROWS = 2000  # of the products of an estimate
 
 
 class Textbook(nn.Module):
@@ -37,23 +37,26 @@ class Textbook(nn.Module):
         self.decoder = nn.Sequential(d, nn.ELU(), e, nn.ELU(), f)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Log p(x|z), and mean, log-variance and draw of z."""
         parameters = self.encoder(x)
         mean, logvar = parameters[:, :LATENT], parameters[:, LATENT:]
         z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-        return torch.sigmoid(self.decoder(z) - 5), mean, logvar, z
+        probability = torch.sigmoid(self.decoder(z) - 5)
+        log_px = (x * torch.log(probability + 1e-8) + (1 - x) * torch.log(1 - probability + 1e-8)).sum(1)
+        return log_px, mean, logvar, z
 
 
 def textbook_epoch(images: Tensor) -> Callable[[], object]:
+    """Batches of single images from a ``DataLoader``."""
     model = Textbook()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, foreach=False)
     loader = DataLoader(TensorDataset(images.float()), batch_size=BATCH, shuffle=True)
 
     def epoch() -> None:
         for (x,) in loader:
-            probability, mean, logvar, _ = model(x)
-            reconstruction = (x * torch.log(probability + 1e-8) + (1 - x) * torch.log(1 - probability + 1e-8)).sum(1)
+            log_px, mean, logvar, _ = model(x)
             kl = 0.5 * (mean**2 + torch.exp(logvar) - 1 - logvar).sum(1)
-            loss = -(reconstruction - kl).mean()
+            loss = -(log_px - kl).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -72,20 +75,25 @@ def our_epoch(images: Tensor, num_layers: int = 0) -> Callable[[], object]:
     return lambda: vae.train_epoch(model, objective, optimizer, scheduler, images, options, generator)
 
 
-def floor_epoch(images: Tensor) -> Callable[[], object]:
-    """The matrix products of an epoch: forward, weight gradients, and input gradients but the first."""
-    layers = [(torch.randn(BATCH, i), torch.randn(o, i), torch.randn(BATCH, o)) for i, o in LAYERS]
+def products(
+    layers: Sequence[tuple[int, int]], rows: int, batches: int, backward: bool = False
+) -> Callable[[], object]:
+    """The matrix products alone, by torch.mm, which no implementation avoids; with those of both gradients or without.
 
-    def epoch() -> None:
-        for _ in range(math.ceil(len(images) / BATCH)):
-            for x, w, _ in layers:
+    The first layer needs no gradient of its input.
+    """
+    tensors = [(torch.randn(rows, i), torch.randn(o, i), torch.randn(rows, o)) for i, o in layers]
+
+    def multiply() -> None:
+        for _ in range(batches):
+            for x, w, _ in tensors:
                 torch.mm(x, w.t())
-            for k, (x, w, g) in reversed(list(enumerate(layers))):
+            for x, w, g in tensors if backward else ():
                 torch.mm(g.t(), x)
-                if k:
+                if x is not tensors[0][0]:
                     torch.mm(g, w)
 
-    return epoch
+    return multiply
 
 
 def textbook_estimate(images: Tensor) -> Callable[[], object]:
@@ -96,8 +104,7 @@ def textbook_estimate(images: Tensor) -> Callable[[], object]:
     def estimate() -> None:
         for batch in images.float().split(BATCH):
             x = batch.repeat_interleave(SAMPLES, dim=0)
-            probability, mean, logvar, z = model(x)
-            log_px = (x * torch.log(probability + 1e-8) + (1 - x) * torch.log(1 - probability + 1e-8)).sum(1)
+            log_px, mean, logvar, z = model(x)
             log_prior = -0.5 * (z**2 + math.log(2 * math.pi)).sum(1)
             log_q = -0.5 * (logvar + (z - mean) ** 2 / torch.exp(logvar) + math.log(2 * math.pi)).sum(1)
             log_weights = (log_px + log_prior - log_q).view(-1, SAMPLES)
@@ -109,18 +116,6 @@ def textbook_estimate(images: Tensor) -> Callable[[], object]:
 def our_estimate(images: Tensor) -> Callable[[], object]:
     model = autoencoder.VAE(LATENT)
     return lambda: autoencoder.log_likelihood(model, images, SAMPLES)
-
-
-def floor_estimate(images: Tensor, rows: int = 2000) -> Callable[[], object]:
-    """The decoder's matrix products for every image and draw."""
-    layers = [(torch.randn(rows, i), torch.randn(o, i)) for i, o in LAYERS[3:]]
-
-    def estimate() -> None:
-        for _ in range(math.ceil(len(images) * SAMPLES / rows)):
-            for x, w in layers:
-                torch.mm(x, w.t())
-
-    return estimate
 
 
 def peak_memory(images: Tensor) -> float:
@@ -141,39 +136,27 @@ def _estimate_and_weigh(images: Tensor) -> float:
 
 
 def measure(rounds: int = 5, share: float = 0.2) -> dict[str, Any]:
-    """Seconds of the textbook loop, ours and the floor, for a whole epoch and the estimate of a whole test set.
+    """Seconds of the textbook loop, ours and the products, for a whole epoch and the estimate of a whole test set.
 
     Args:
-        rounds: Turns, at least.
+        rounds: Turns.
         share: Of an epoch and of the test set in each turn; times are scaled to the whole.
     """
     torch.manual_seed(0)
     train, test = ((torch.rand(int(share * count), 784) < 0.13).to(torch.uint8) for count in (TRAIN, TEST))
-    epochs = {"textbook": textbook_epoch(train), "ours": our_epoch(train), "floor": floor_epoch(train)}
-    estimates = {"textbook": textbook_estimate(test), "ours": our_estimate(test), "floor": floor_estimate(test)}
-    result: dict[str, Any] = {"rounds": rounds, "share": share, "threads": torch.get_num_threads()}
-    for task, contestants in (("epoch", epochs), ("estimate", estimates)):
-        found = in_turns(contestants, rounds, scale=1 / share)
-        median = found["median"]
-        faster = {
-            "times_faster_than_textbook": median["textbook"] / median["ours"],
-            "times_the_floor": median["ours"] / median["floor"],
-        }
-        result[task] = found | faster
-    result["estimate"]["peak_gigabytes"] = peak_memory(test.repeat(math.ceil(1 / share), 1))
-    planar = in_turns({str(k): our_epoch(train, k) for k in (0, *PLANAR)}, rounds, scale=1 / share)
-    times = {str(k): planar["median"][str(k)] / planar["median"]["0"] for k in PLANAR}
-    return result | {"planar": planar | {"times_the_normal": times}}
-
-
-def lines(result: dict[str, Any]) -> list[str]:
-    """The result as text."""
-    text = [f"{'VAE, seconds':20} {'textbook':>9} {'ours':>9} {'floor':>9} {'faster':>9} {'of floor':>9}"]
+    epoch_floor = products(LAYERS, BATCH, math.ceil(len(train) / BATCH), backward=True)
+    estimate_floor = products(LAYERS[3:], ROWS, math.ceil(len(test) * SAMPLES / ROWS))
+    tasks = {
+        "epoch": {"textbook": textbook_epoch(train), "ours": our_epoch(train), "floor": epoch_floor},
+        "estimate": {"textbook": textbook_estimate(test), "ours": our_estimate(test), "floor": estimate_floor},
+        "planar": {str(k): our_epoch(train, k) for k in (0, *PLANAR)},
+    }
+    result: dict[str, Any] = {name: in_turns(each, rounds, scale=1 / share) for name, each in tasks.items()}
     for task in ("epoch", "estimate"):
-        row, median = result[task], result[task]["median"]
-        ratios = f"{row['times_faster_than_textbook']:8.2f}x {row['times_the_floor']:8.2f}x"
-        cells = " ".join(f"{median[name]:9.2f}" for name in ("textbook", "ours", "floor"))
-        text.append(f"{task:20} {cells} {ratios}{unsettled(row)}")
-    for k, times in result["planar"]["times_the_normal"].items():
-        text.append(f"an epoch with {k} planar layers takes {times:.2f} times as long as with none")
-    return [*text, f"memory of the estimate: {result['estimate']['peak_gigabytes']:.2f} GB at most", FLOOR]
+        median = result[task]["median"]
+        result[task]["times_faster_than_textbook"] = median["textbook"] / median["ours"]
+        result[task]["times_the_floor"] = median["ours"] / median["floor"]
+    result["estimate"]["peak_gigabytes"] = peak_memory(test.repeat(math.ceil(1 / share), 1))
+    median = result["planar"]["median"]
+    result["planar"]["times_the_normal"] = {str(k): median[str(k)] / median["0"] for k in PLANAR}
+    return {"rounds": rounds, "share": share, "threads": torch.get_num_threads(), **result}

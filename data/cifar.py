@@ -53,12 +53,10 @@ def cifar10(root: str | Path) -> LabelledImages:
     arrays = read_arrays(path, KEYS, "Delete it to download it again.")
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"].reshape(-1)  # Keras has labels as (N, 1)
-        if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
+        if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3) or not np.isin(labels, range(10)).all():
             raise DataUnavailableError(
-                f"{path}: x_{part} is {images.dtype} {images.shape}, not uint8 ({len(labels)}, 32, 32, 3)."
+                f"{path}: x_{part} and y_{part} are not uint8 images (N, 32, 32, 3) and labels 0 to 9."
             )
-        if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() >= len(CLASSES):
-            raise DataUnavailableError(f"{path}: y_{part} holds labels other than the whole numbers 0 to 9.")
         arrays[f"y_{part}"] = labels.astype(np.int64)  # in this machine's byte order
     tensors = [torch.from_numpy(arrays[key]) for key in KEYS]
     return LabelledImages(*(t.permute(0, 3, 1, 2) if t.ndim == 4 else t for t in tensors))

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import DataUnavailableError, read_array
 from lab.files import atomic_write
 from lab.options import InputError
 
@@ -108,18 +107,9 @@ class Target:
         return self.sampler(count, np.random.default_rng(seed)).astype(np.float32)
 
     def data_set(self) -> Tensor:
-        """The data set ``data_NAME``, float32, ``(10000, 2)``: the shipped file, or a draw if there is none.
-
-        Raises:
-            DataUnavailableError: The file holds something else.
-        """
+        """The data set ``data_NAME``, float32, ``(10000, 2)``: the shipped file, or a draw if there is none."""
         path = HERE / f"data_{self.name}.npy"
-        points = read_array(path) if path.exists() else self.draw()
-        if points.dtype != np.float32 or points.ndim != 2 or points.shape[1] != 2 or not len(points):
-            raise DataUnavailableError(f"{path} holds {points.dtype} {points.shape}, not float32 points (N, 2)")
-        if not np.isfinite(points).all():
-            raise DataUnavailableError(f"{path} holds points that are not finite")
-        return torch.from_numpy(points)
+        return torch.from_numpy(np.load(path) if path.exists() else self.draw())
 
 
 # The sine's energy is flat along z1, so it has no normaliser on the plane. Its log_z and entropy are those on

@@ -22,21 +22,5 @@ def read_arrays(path: str | Path, names: Iterable[str], advice: str = "") -> dic
         with np.load(path, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in names}  # a member that is not an array is read as bytes
     except Exception as error:  # a damaged archive raises many kinds, from zlib's to the tokenizer's
-        raise DataUnavailableError(f"{path} cannot be read ({_reason(error)}). {advice}".strip()) from None
-
-
-def read_array(path: str | Path) -> np.ndarray:
-    """Read the array of an ``.npy`` file.
-
-    Raises:
-        DataUnavailableError: The file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:
-        raise DataUnavailableError(f"{path} cannot be read ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise DataUnavailableError(f"{path} cannot be read ({reason}). {advice}".strip()) from None

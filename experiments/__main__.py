@@ -13,7 +13,7 @@ import importlib
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,20 @@ def chosen(options: Options, known: dict[str, Experiment]) -> list[str]:
             raise InputError(f"no experiment {pattern}: there are {', '.join(known)}")
     if options.only:
         return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in options.only)]
-    names = [name for name, one in known.items() if options.profile in one.minutes]
-    for name in [] if on_cuda else [name for name in names if "cuda" in known[name].uses]:
-        print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
-        names.remove(name)
+    names = []
+    for name, one in known.items():
+        if "cuda" in one.uses and options.profile in one.minutes and not on_cuda:
+            print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
+        elif options.profile in one.minutes:
+            names.append(name)
     return names
 
 
-def in_order(names: Sequence[str], known: dict[str, Experiment], options: Options) -> list[Experiment]:
-    """Experiments, each after those whose results it reads, as far as these are not there yet."""
+def in_order(names: Iterable[str], known: dict[str, Experiment]) -> list[Experiment]:
+    """Experiments, each after those whose results it reads."""
     ordered: dict[str, Experiment] = {}
     for name in names:
-        missing = [need for need in known[name].needs if need in names or not known[need].is_done(options)]
-        ordered |= {one.name: one for one in in_order(missing, known, options) if one.name not in ordered}
-        ordered.setdefault(name, known[name])
+        ordered |= {one.name: one for one in in_order(known[name].needs, known)} | {name: known[name]}
     return list(ordered.values())
 
 
@@ -96,11 +96,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = {"program": "python -m experiments", "examples": f"experiments: {', '.join(known)}"}
     options = parse(Options, "Run the experiments of the report.", argv, **about)
     with interruption.one_line_errors():
-        names = chosen(options, known)
+        planned = in_order(chosen(options, known), known)
         with claim(options.folder):
-            if any("dataset" in one.uses for one in in_order(names, known, options)):
+            if any("dataset" in one.uses for one in planned):
                 options = replace(options, dataset=data.load(options.images, options.data)[0])
-            run_all(in_order(names, known, options), options)
+            run_all(planned, options)
 
 
 def run_all(planned: Sequence[Experiment], options: Options) -> None:
@@ -123,24 +123,15 @@ def run_one(one: Experiment, options: Options) -> None:
     started = time.perf_counter()
     result = importlib.import_module(f"experiments.{one.name}").run(options)
     minutes = (time.perf_counter() - started) / 60
-    frame = {
-        "profile": options.profile,
-        "asked": one.asked(options),
-        "environment": environment(),
-        "minutes": minutes,
-    }
-    write_json(path, {**frame, **result})
-    print(f"{one.name}: {minutes:.1f} minutes, written to {path}", flush=True)
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers depend on beside the code."""
-    return {
+    environment = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "cores": os.cpu_count(),
     }
+    frame = {"profile": options.profile, "asked": one.asked(options), "environment": environment, "minutes": minutes}
+    write_json(path, {**frame, "dataset": "none", **result})
+    print(f"{one.name}: {minutes:.1f} minutes, written to {path}", flush=True)
 
 
 if __name__ == "__main__":  # also what keeps a worker process, which imports this file, from starting over

@@ -1,9 +1,4 @@
-"""Train the classifier whose features score images: ``question2/classifier.py`` is its network.
-
-    python -m experiments.classifier --epochs 14 --out runs/classifier
-
-trains it, goes on where a killed run stopped, and prints the accuracy on the test set.
-"""
+"""Train the classifier whose features score images: python -m experiments.classifier --out runs/classifier"""
 
 import math
 import time
@@ -49,10 +44,10 @@ class Hyperparameters:
 
 
 def shifted(images: Tensor, index: Tensor) -> Tensor:
-    """A batch of training images, each mirrored or not and moved by up to ``PADDING`` pixels.
+    """A batch of padded training images, each mirrored or not and moved by up to ``PADDING`` pixels.
 
     Args:
-        images: uint8, ``(N, 3, 32 + 2 · PADDING, 32 + 2 · PADDING)``, padded.
+        images: uint8, ``(N, 3, 32 + 2 · PADDING, 32 + 2 · PADDING)``.
         index: Which images, ``(B,)``.
 
     Returns:
@@ -62,42 +57,36 @@ def shifted(images: Tensor, index: Tensor) -> Tensor:
     steps = torch.arange(32, device=device)
     top, left = torch.randint(2 * PADDING + 1, (2, count, 1), device=device)
     mirrored = torch.rand(count, 1, device=device) < 0.5
-    columns = left + torch.where(mirrored, 31 - steps, steps)
+    rows, columns = top + steps, left + torch.where(mirrored, 31 - steps, steps)
     # In this order the channels come out last in memory, as the images have them.
-    return images.permute(0, 2, 3, 1)[index[:, None, None], (top + steps)[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
+    batch = images.permute(0, 2, 3, 1)[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return batch.permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
-def accuracy(network: Classifier, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
     """Share of images that are classified right; images and their mirror images vote together."""
-    network.eval()
-    right = 0
-    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        right += ((network(x)[1] + network(x.flip(3))[1]).argmax(1) == y).sum().item()
-    return right / len(images)
+    batches = (network(x)[1] + network(x.flip(3))[1] for x in images.split(1000))
+    return (torch.cat([votes.argmax(1) for votes in batches]) == labels).double().mean().item()
 
 
-def train(options: Hyperparameters, images: LabelledImages, progress: bool = True) -> tuple[Classifier, list[dict]]:
-    """Train a classifier, or go on from the checkpoint in the run's folder.
+def train(options: Hyperparameters, images: LabelledImages) -> tuple[Classifier, list[dict[str, Any]]]:
+    """Train a classifier, or resume from the checkpoint in the run's folder.
 
     Returns:
-        The classifier, and per epoch the mean loss in nats and the seconds it took.
+        The classifier, and the lines of the epochs: the mean loss in nats and the seconds it took.
     """
     device = choose_device(options.device)
     padded = F.pad(images.train, [PADDING] * 4, mode="reflect").contiguous(memory_format=torch.channels_last).to(device)
     labels = images.train_labels.to(device)
     torch.manual_seed(options.seed)
     network = Classifier(options.width).to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(), options.learning_rate, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
-    )
-    per_epoch = max(1, len(labels) // options.batch_size)
+    optimizer = torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, weight_decay=options.weight_decay)
+    updates = max(1, len(labels) // options.batch_size)  # of an epoch
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         options.learning_rate,
-        total_steps=max(6, per_epoch * options.epochs),  # fewer leave its rise no step
+        total_steps=max(6, updates * options.epochs),  # fewer leave its rise no step
         pct_start=0.2,
         anneal_strategy="linear",
         cycle_momentum=False,
@@ -106,82 +95,62 @@ def train(options: Hyperparameters, images: LabelledImages, progress: bool = Tru
     origin = {**determining(options), "images": fingerprint(images.train)}
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     state = checkpoint.Checkpoint(Path(options.out) / "checkpoint.pt", origin, **parts)
-    lines: list[dict] = state.restore().get("lines", [])
-    bfloat16 = native_bfloat16(device)
-    total_updates, done = per_epoch * options.epochs, per_epoch * len(lines)
-    with (
-        interruption.Interruption() as stop,
-        Record(Path(options.out), lines) as record,
-        tqdm(total=total_updates, initial=done, desc="classifier", unit=" updates", disable=not progress) as bar,
-    ):
-        for epoch in range(len(lines), options.epochs):
+    lines: list[dict[str, Any]] = state.restore().get("lines", [])
+    with interruption.Interruption() as stop, Record(Path(options.out), lines) as record:
+        for epoch in range(len(lines) + 1, options.epochs + 1):
             started = time.perf_counter()
             # One seed an epoch: a run that resumes sees what it would have seen.
-            torch.manual_seed(options.seed * 1000 + epoch)
-            order = torch.randperm(len(labels), device=device)
+            torch.manual_seed(options.seed * 1000 + epoch - 1)
+            order = torch.randperm(len(labels), device=device)[: updates * options.batch_size]
             network.train()
             total = torch.zeros((), device=device)
-            for index in order[: per_epoch * options.batch_size].split(options.batch_size):
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            for index in tqdm(order.split(options.batch_size), f"epoch {epoch} of {options.epochs}"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=native_bfloat16(device)):
                     _, logits = network(shifted(padded, index))
-                objective = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
+                loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
                 optimizer.zero_grad()
-                objective.backward()
+                loss.backward()
                 optimizer.step()
                 scheduler.step()
-                total += objective.detach()
+                total += loss.detach()
                 if stop.requested:  # an epoch takes minutes: its beginning is done again
-                    stop.stop(f"{options.out}: stopped in epoch {epoch + 1}")
-                bar.update()
-            loss = total.item() / per_epoch
-            if not math.isfinite(loss):
-                where = f"{options.out}, epoch {epoch + 1}"
-                raise FloatingPointError(f"{where}: the loss is {loss}; {state.last_good()}")
-            bar.set_postfix(loss=f"{loss:.3f}")
-            record.add(epoch + 1, loss=loss, seconds=time.perf_counter() - started)
+                    stop.stop(f"{options.out}: stopped in epoch {epoch}")
+            mean = total.item() / updates
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"{options.out}, epoch {epoch}: the loss is {mean}; {state.last_good()}")
+            record.add(epoch, loss=mean, seconds=time.perf_counter() - started)
             state.save(lines=record.lines)
-    return network, [{"loss": line["loss"], "seconds": line["seconds"]} for line in record.lines]
+    return network, record.lines
 
 
-def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
+def run(options: Hyperparameters) -> dict[str, Any]:
     """Train, test, and write ``classifier.pt`` (float16) and ``result.json`` in the run's folder.
 
     Raises:
         InputError: The folder holds another configuration's run.
         DataUnavailableError: CIFAR-10 cannot be had.
     """
-    images = cifar10(options.data)
-    choose_device(options.device)  # a run that cannot begin claims no folder
-    with claim(options.out, options):
-        return _run(options, images, progress)
-
-
-def _run(options: Hyperparameters, images: LabelledImages, progress: bool) -> dict[str, Any]:
-    network, history = train(options, images, progress)
-    out = Path(options.out)
-    checkpoint.save(out / "classifier.pt", {"width": options.width, "network": checkpoint.as_float16(network)})
-    # What is tested is what is kept: the rounded weights.
-    device = next(network.parameters()).device
-    rounded = classifier.load(out / "classifier.pt", device)
-    result = {
-        "test_accuracy": accuracy(rounded, images.test.to(device), images.test_labels.to(device)),
-        "bytes": (out / "classifier.pt").stat().st_size,
-        "epochs": options.epochs,
-        "width": options.width,
-        "seconds": sum(epoch["seconds"] for epoch in history),
-        "history": history,
-    }
-    write_json(out / "result.json", result)
+    images, device, out = cifar10(options.data), choose_device(options.device), Path(options.out)
+    with claim(out, options):
+        network, history = train(options, images)
+        checkpoint.save(out / "classifier.pt", {"width": options.width, "network": checkpoint.as_float16(network)})
+        rounded = classifier.load(out / "classifier.pt", device)  # what is tested is what is kept
+        result = {
+            "test_accuracy": accuracy(rounded, images.test.to(device), images.test_labels.to(device)),
+            "bytes": (out / "classifier.pt").stat().st_size,
+            "epochs": options.epochs,
+            "width": options.width,
+            "seconds": sum(line["seconds"] for line in history),
+            "history": history,
+        }
+        write_json(out / "result.json", result)
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = parse(
-        Hyperparameters,
-        "Train the classifier whose features score images.",
-        argv,
-        program="python -m experiments.classifier",
+        Hyperparameters, "Train the classifier of the scores.", argv, program="python -m experiments.classifier"
     )
     with interruption.one_line_errors():
         result = run(options)

@@ -1,6 +1,5 @@
 """Questions 3.2, 3.7 and 3.9: planar layers, and planar flows from samples and from densities."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +40,18 @@ def run(options: Options) -> dict[str, Any]:
     asked = prescribed(options)
     result = train.run(asked)
     flows = median_flows(Path(asked.out), result["runs"])
-    for source, name in dict.fromkeys((source, name) for source, name, _ in flows):
+    for source, name in {(source, name) for source, name, _ in flows}:
         by_depth = [flows[source, name, k] for k in asked.num_layers]
         plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, by_depth)
     plots.transformations(options.figures / "flow_transformations.png", TRANSFORMATIONS)
-    settings = [
-        summarise(source, name, k, result["runs"])
-        for source, name, k in itertools.product(asked.source, asked.data, asked.num_layers)
-        if (source, name, k) in flows
-    ]
     limits = {
         name: {"log_z": TARGETS[name].log_z, "entropy": TARGETS[name].entropy, "half_width": TARGETS[name].half_width}
         for name in asked.data
     }
     return {
-        "dataset": "none",
         "options": {**determining(asked), "seeds": len(asked.seed)},
         "limits": limits,
-        "settings": settings,
+        "settings": [summarise(*setting, result["runs"]) for setting in sorted(flows)],
         "seconds": result["wall_seconds"],
         "runs": [{key: value for key, value in r.items() if key != "curve"} for r in result["runs"]],
     }

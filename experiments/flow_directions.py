@@ -25,4 +25,4 @@ def run(options: Options, name: str = "arcs", num_layers: int = 2) -> dict[str, 
         chosen = min(range(starts), key=lambda i: measured[i][direction])
         best[direction], measures[direction] = flows[chosen], measured[chosen]
     plots.directions(options.figures / "flow_directions_arcs.png", target, best)
-    return {"dataset": "none", "data": name, "num_layers": num_layers, "starts": starts, "measures": measures}
+    return {"data": name, "num_layers": num_layers, "starts": starts, "measures": measures}

@@ -11,5 +11,4 @@ MINUTES = {"quick": 0.1, "full": 4}
 
 def run(options: Options) -> dict[str, Any]:
     """The benchmark, cut down in the quick profile."""
-    small: dict[str, Any] = {"rounds": 1, "num_iter": 100, "depths": DEPTHS[:1]} if options.quick else {}
-    return {"dataset": "none", **benchmarks.flow.measure(**small)}
+    return benchmarks.flow.measure(*((1, 100, DEPTHS[:1]) if options.quick else ()))

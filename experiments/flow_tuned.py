@@ -35,7 +35,6 @@ def run(options: Options) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in Flow(2, k).parameters())
     points = len(TARGETS[asked.data[0]].data_set())
     result = {
-        "dataset": "none",
         "lr": TUNED_LR,
         "damping": natural.DAMPING,
         "settings": settings,

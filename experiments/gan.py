@@ -55,10 +55,11 @@ SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def run(options: Options) -> dict[str, Any]:
     """Run the configurations, or resume them; summarise and draw the results."""
-    scale = choose_scale(options)
+    on_cuda = choose_device(options.device).type == "cuda"
+    scale = "quick" if options.quick else "full" if on_cuda else "reduced"
     runs, images, results = image_runs.run_all(planned(options, scale))
     suffix = suffix_of(images)
-    rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
+    rows = configurations(runs, results, suffix)
     best = min(rows, key=lambda row: row["final"][f"FID{suffix}"]["mean"])["name"]
     summary = {
         **frame(runs, images, scale),
@@ -75,21 +76,10 @@ def run(options: Options) -> dict[str, Any]:
     return summary
 
 
-def choose_scale(options: Options) -> str:
-    """The size of the study that this machine can do."""
-    if options.quick:
-        return "quick"
-    return "full" if choose_device(options.device).type == "cuda" else "reduced"
-
-
 def planned(options: Options, scale: str) -> list[Run]:
     """The study's runs."""
     changes, managed = SCALES[scale]
-    where: dict[str, Any] = {
-        "exp_path": str(options.folder / "gan"),
-        "data_path": options.data,
-        "device": options.device,
-    }
+    where = {"exp_path": str(options.folder / "gan"), "data_path": options.data, "device": options.device}
     seeds = options.seeds(SEEDS[: 2 if options.quick else options.gan_seeds])
     return plan("cifar10-*", seeds, Management(**where, **managed), **changes)
 
@@ -126,11 +116,11 @@ def widths(folder: Path, suffix: str) -> list[dict[str, Any]]:
 def judge_scores(options: Options, best: Run, images: image_runs.Images) -> dict[str, Any]:
     """Whether the best configuration copies, and how the scores rate real images, damaged ones and noise."""
     generator = image_runs.load_generator(best.folder / "generator.pt", images.train.device)
-    labelled = data.cifar10(options.data) if images.dataset == "cifar10" else None
-    held_out = labelled and labelled.test
-    copying = gan_samples.draw_neighbours(options.figures / "gan_neighbours.jpg", generator, images, held_out)
-    gan_samples.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
+    gan_figures.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
     eval_step = images.evaluation(generator.dimz)
-    corrupted = gan_samples.corruption_scores(images, labelled, eval_step, images.management.eval_samples)
-    anchors = gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000)
-    return {"copying": copying, "corruptions": corrupted, "anchors": anchors}
+    labels = data.cifar10(options.data).test_labels if images.dataset == "cifar10" else None
+    return {
+        "copying": gan_samples.copying(options.figures / "gan_neighbours.jpg", generator, images),
+        "corruptions": gan_samples.corruptions(images, labels, eval_step, images.management.eval_samples),
+        "anchors": gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000),
+    }

@@ -1,16 +1,20 @@
 """The pictures of the study of question 2.7."""
 
+import math
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from torchvision.utils import make_grid
 
-from experiments import gan_samples
+from gan import to_uint8
 from lab import figures
+from model import Generator
 from question2 import image_plots
 from question2.configurations import Run
 from question2.images import Images
@@ -22,16 +26,27 @@ def draw_study(folder: Path, summary: dict[str, Any]) -> None:
     draw_curves(folder / "gan_curves.svg", rows, name, summary["anchors"])
     draw_critics(folder / "gan_critics.svg", rows)
     draw_widths(folder / "gan_widths.svg", summary["widths"], name)
-    gan_samples.draw_corruptions(folder / "gan_corruptions.svg", summary["corruptions"], name)
+    draw_corruptions(folder / "gan_corruptions.svg", summary["corruptions"], name)
 
 
 def draw_images(folder: Path, runs: Sequence[Run], images: Images) -> None:
     """What the first seed of each configuration generates, over training and at the end, and real images."""
+    some = torch.randperm(len(images.test), generator=torch.Generator().manual_seed(0))[:64]
+    grids = {"real": make_grid(images.test.cpu()[some], nrow=8)}
     for one in (one for one in runs if one.hp.seed == runs[0].hp.seed):
         image_plots.save_sheet(folder / f"gan_sheet_{one.name}.jpg", one.folder)
-        last = image_plots.read_grid(one.folder / f"samples_{one.hp.max_iters:06}.png")
-        figures.photograph(folder / f"gan_samples_{one.name}.jpg", last[None], columns=1, padding=0)
-    gan_samples.draw_real(folder / "gan_samples_real.jpg", images)
+        grids[one.name] = image_plots.read_grid(one.folder / f"samples_{one.hp.max_iters:06}.png")
+    for name, grid in grids.items():
+        figures.photograph(folder / f"gan_samples_{name}.jpg", grid[None], columns=1, padding=0)
+
+
+@torch.no_grad()
+def draw_interpolation(path: Path, generator: Generator, rows: int = 5, columns: int = 10) -> None:
+    """Walks between pairs of noise vectors, on the sphere on which such vectors lie."""
+    noise = torch.randn(2, rows, generator.dimz, generator=torch.Generator().manual_seed(2))
+    angle = torch.linspace(0, math.pi / 2, columns).view(1, -1, 1)
+    z = (torch.cos(angle) * noise[0, :, None] + torch.sin(angle) * noise[1, :, None]).flatten(0, 1)
+    figures.photograph(path, to_uint8(generator(z.to(next(generator.parameters()).device))), columns)
 
 
 def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: Sequence[dict[str, Any]] = ()) -> None:
@@ -42,17 +57,13 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: 
     with figures.figure(path, columns=columns, rows=-(-panels // columns), size=size) as places:
         for axes, row in zip(places, rows, strict=False):
             curves = [
-                image_plots.Curves(
-                    run["metric"], *([line[:2] for line in run[key]] for key in ("curve", "trained_curve"))
-                )
+                image_plots.Curves(run["metric"], *([line[:2] for line in run[k]] for k in ("curve", "trained_curve")))
                 for run in row["runs"]
             ]
             image_plots.draw_curves(axes, curves, row["loss"], name)
             axes.set_title(row["name"])
         if anchors:
             draw_distances(places[len(rows)], rows, anchors, name)
-        for axes in places[panels:]:
-            axes.set_visible(False)
 
 
 def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
@@ -63,18 +74,18 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence
     """
     colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
     dashings = ["-", "--", ":", "-.", (0, (8, 2))]
-    for row, colour, dashes in zip(rows, cycle(colours), cycle(dashings)):
+    for row, colour, dashes in zip(rows, colours, dashings, strict=True):
         steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
         axes.plot(steps, fids, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
     lowest = 0.5 * min(fid for row in rows for _, fid, _ in row["runs"][0]["curve"])
+    highest = max(anchor["FID"] for anchor in anchors)
     for anchor in anchors:
         if anchor["name"] != "training images":  # which lie where the held-out ones do
             place = max(anchor["FID"], lowest)
             axes.axhline(place, color="black", linewidth=0.6)
             axes.text(steps[-1], place, f"{anchor['name']}: {anchor['FID']:.2g}", ha="right", va="bottom")
-    figures.logarithmic(axes, (lowest, max(anchor["FID"] for anchor in anchors)))
-    axes.set_ylim(lowest, 2 * max(anchor["FID"] for anchor in anchors))
-    axes.set(title="all of them", xlabel="generator updates", ylabel=name)
+    figures.logarithmic(axes, (lowest, highest))
+    axes.set(title="all of them", xlabel="generator updates", ylabel=name, ylim=(lowest, 2 * highest))
     axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.5)
 
 
@@ -120,4 +131,24 @@ def draw_widths(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
             figures.logarithmic(axes, [distance for row in rows for _, distance in row["curve"]])
             axes.set(title=configuration, xlabel="generator updates")
             axes.legend()
+        columns[0].set_ylabel(name)
+
+
+UNITS = {
+    "noise": "$\\sigma$ (of 255)",
+    "blur": "$\\sigma$ (pixels)",
+    "missing classes": "missing, of 10",
+    "memorised subset": "copies of each",
+}
+
+
+def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
+    """The distance over the strength of each kind of damage."""
+    with figures.figure(path, columns=len(rows), size=(figures.WIDTH / len(rows), 1.6)) as columns:
+        for axes, row in zip(columns, rows, strict=True):
+            axes.plot(row["strengths"], row["distances"], marker="o", markersize=3)
+            axes.set(title=row["kind"], xlabel=UNITS[row["kind"]])
+            if row["kind"] == "memorised subset":
+                axes.set_xscale("log")
+            axes.set_ylim(bottom=0)
         columns[0].set_ylabel(name)

@@ -36,7 +36,7 @@ def run(options: Options) -> dict[str, Any]:
     management = Management(exp_path=str(options.folder / "gan_small"), device=options.device, **MANAGED)
     runs, data, results = images.run_all(plan("cifar10-*-3", options.seeds(SEEDS[:1]), management, **SMALL))
     suffix = suffix_of(data)
-    rows = configurations(runs, [results[one.label] or {} for one in runs], suffix)
+    rows = configurations(runs, results, suffix)
     for one, row in zip(runs, rows, strict=True):
         row["name"] = one.name.removeprefix("cifar10-")
         draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", [row], f"FID{suffix}")

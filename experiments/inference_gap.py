@@ -22,82 +22,73 @@ NEEDS = ("vae",)
 USES = ("dataset",)
 FAMILIES = {"normal": 0, "planar 1": 1, "planar 4": 4, "planar 16": 16}
 SAMPLES = (1, 10, 100, 1000, 5000)
-ENCODER = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
-SEARCH = {"steps": 2000, "draws": 8, "lr": 2e-2}
+ENCODER: dict[str, Any] = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
+SEARCH: dict[str, Any] = {"steps": 2000, "draws": 8, "lr": 2e-2}
 
 
 def run(options: Options) -> dict[str, Any]:
     """Both models: posteriors of test images by encoders, and the best of each family for each image by itself."""
     seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
     dataset, splits = data.load(options.images, options.data, seed)
-    count = 20 if options.quick else 200
+    count, encoder, search = 200, ENCODER, SEARCH
+    if options.quick:
+        count, encoder, search = 20, {**ENCODER, "epochs": 1}, {**SEARCH, "steps": 100}
     chosen = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]
     images = splits.test[chosen]
-    of_plane, model = train_vaes(options, "plane", 1, {"latent_size": 2})
-    plane = on_a_plane(options, model, splits.train, images)
-    of_full, model = train_vaes(options, "assignment", 1, {})  # trained already: this loads it
-    full = in_full(options, model, splits.train, images)
-    settings = {"plane": of_plane, "full": of_full}
-    trained = {name: {**setting["options"], "valid_elbo": setting["valid_elbo"]} for name, setting in settings.items()}
-    plots.inference_gaps(options.figures / "inference_gap_parts.svg", plane["families"], full["families"])
-    plots.importance(options.figures / "inference_gap_importance.svg", plane["importance"])
-    encoder, search = fits(options)
-    return {
-        "dataset": dataset,
-        "images": count,
-        "models": trained,
-        "encoder": encoder,
-        "search": search,
-        "plane": plane,
-        "full": full,
-    }
+    models: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for place, folder, measure in (("plane", "plane", on_a_plane), ("full", "assignment", in_full)):
+        # The prescribed model is trained already: this loads it.
+        setting, model = train_vaes(options, folder, 1, {"latent_size": 2} if place == "plane" else {})
+        models[place] = {**setting["options"], "valid_elbo": setting["valid_elbo"]}
+        posteriors: dict[str, Posteriors] = {}
+        for name, num_layers in FAMILIES.items():
+            # Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
+            fitted = inference_gap.fit_encoder(model, splits.train, num_layers, **encoder, progress=True)
+            with torch.no_grad():
+                amortised = fitted.posterior(images.float())
+            own = inference_gap.fit(model, images, num_layers, **search, progress=True)
+            posteriors[name] = {"encoder": amortised, "own": own}
+        found[place] = measure(options, model, images, posteriors)
+    plots.inference_gaps(options.figures / "inference_gap_parts.svg", *(of["families"] for of in found.values()))
+    plots.importance(options.figures / "inference_gap_importance.svg", found["plane"]["importance"])
+    return {"dataset": dataset, "images": count, "models": models, "encoder": encoder, "search": search, **found}
 
 
-def fits(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How encoders are trained and how each image's best posterior is searched."""
-    return (ENCODER | {"epochs": 1}, SEARCH | {"steps": 100}) if options.quick else (ENCODER, SEARCH)
+Posteriors = dict[str, Posterior]  # of some images: by an encoder, and each image's own best
 
 
-def posteriors(options: Options, model: VAE, train: Tensor, images: Tensor, num_layers: int) -> dict[str, Posterior]:
-    """A family's posteriors of some images: by an encoder for the model's decoder, and each image's best.
-
-    Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
-    """
-    training, search = fits(options)
-    encoder = inference_gap.fit_encoder(model, train, num_layers, **training, progress=True)
-    with torch.no_grad():
-        amortised = encoder.posterior(images.float())
-    return {"encoder": amortised, "own": inference_gap.fit(model, images, num_layers, **search, progress=True)}
-
-
-def parts(of_encoder: Tensor, of_own: Tensor, log_px: Tensor) -> dict[str, dict[str, float]]:
-    """The inference gap and its two parts, each a mean over images with its standard error, in nats."""
-    return {
-        "approximation": mean_and_error(log_px - of_own),
-        "amortisation": mean_and_error(of_own - of_encoder),
-        "gap": mean_and_error(log_px - of_encoder),
-    }
+def gaps(elbos: dict[str, dict[str, Tensor]], log_px: Tensor) -> list[dict[str, Any]]:
+    """The inference gap of each family and its two parts, means over images with their standard errors, in nats."""
+    return [
+        {
+            "name": name,
+            "num_layers": FAMILIES[name],
+            "approximation": mean_and_error(log_px - of["own"]),
+            "amortisation": mean_and_error(of["own"] - of["encoder"]),
+            "gap": mean_and_error(log_px - of["encoder"]),
+        }
+        for name, of in elbos.items()
+    ]
 
 
-def on_a_plane(options: Options, model: VAE, train: Tensor, images: Tensor) -> dict[str, Any]:
+def on_a_plane(options: Options, model: VAE, images: Tensor, posteriors: dict[str, Posteriors]) -> dict[str, Any]:
     """Two latent dimensions: log p(x) is an integral over a plane, so the gap is the divergence itself."""
     cells, draws = (150, 500) if options.quick else (600, 5000)
-    grid = inference_gap.plane(cells=cells)
-    log_px = inference_gap.log_likelihood_on_plane(model, images, grid)
-    coarser = inference_gap.log_likelihood_on_plane(model, images, inference_gap.plane(cells=cells // 2))
-    rows, found = [], {}
-    for name, num_layers in FAMILIES.items():
-        found[name] = posteriors(options, model, train, images, num_layers)
-        elbos = {kind: inference_gap.bounds(model, images, q, draws)[0] for kind, q in found[name].items()}
-        rows.append({"name": name, "num_layers": num_layers, **parts(elbos["encoder"], elbos["own"], log_px)})
-        if not num_layers:
-            worst = (log_px - elbos["own"]).argsort(descending=True)
+    log_px, coarser = (
+        inference_gap.log_likelihood_on_plane(model, images, inference_gap.plane(cells=n)) for n in (cells, cells // 2)
+    )
+    elbos = {
+        name: {kind: inference_gap.bounds(model, images, q, draws)[0] for kind, q in of.items()}
+        for name, of in posteriors.items()
+    }
+    worst = (log_px - elbos["normal"]["own"]).argsort(descending=True)
     telling = [int(worst[place]) for place in (0, len(worst) // 20, len(worst) // 4, len(worst) // 2)]
     plots.contours(
         options.figures / "inference_gap_contours.png",
         model,
         images[telling],
-        [{name: found[name]["own"].select(slice(i, i + 1)) for name in ("normal", "planar 16")} for i in telling],
+        [{n: posteriors[n]["own"].select(slice(i, i + 1)) for n in ("normal", "planar 16")} for i in telling],
     )
     importance = [
         {"k": k, "missing": mean_and_error(log_px - log_likelihood(model, images, k, seed=1))}
@@ -105,32 +96,24 @@ def on_a_plane(options: Options, model: VAE, train: Tensor, images: Tensor) -> d
     ]
     return {
         "log_px": mean_and_error(log_px),
-        "cells": cells,
         "change_with_half_the_cells": float((log_px - coarser).abs().max()),
-        "draws": draws,
-        "families": rows,
+        "families": gaps(elbos, log_px),
         "importance": importance,
     }
 
 
-def in_full(options: Options, model: VAE, train: Tensor, images: Tensor) -> dict[str, Any]:
+def in_full(options: Options, model: VAE, images: Tensor, posteriors: dict[str, Posteriors]) -> dict[str, Any]:
     """All latent dimensions: log p(x) by importance sampling from the posterior that finds most of it."""
     draws = 200 if options.quick else 5000
-    elbos: dict[str, dict[str, Tensor]] = {}
+    elbos: dict[str, dict[str, Tensor]] = {name: {} for name in posteriors}
     estimates: dict[str, Tensor] = {}
-    for name, num_layers in FAMILIES.items():
-        elbos[name] = {}
-        for kind, q in posteriors(options, model, train, images, num_layers).items():
+    for name, of in posteriors.items():
+        for kind, q in of.items():
             elbos[name][kind], _, estimates[f"{name}, {kind}"] = inference_gap.bounds(model, images, q, draws)
     best = max(estimates, key=lambda name: estimates[name].mean().item())
-    log_px = estimates[best]
     return {
-        "log_px": mean_and_error(log_px),
+        "log_px": mean_and_error(estimates[best]),
         "estimated_from": best,
-        "estimates": {name: mean_and_error(estimate) for name, estimate in estimates.items()},
         "draws": draws,
-        "families": [
-            {"name": name, "num_layers": FAMILIES[name], **parts(of["encoder"], of["own"], log_px)}
-            for name, of in elbos.items()
-        ],
+        "families": gaps(elbos, estimates[best]),
     }

@@ -75,7 +75,6 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike, origin: Mapping[str, Any], **parts: Any) -> None:
         self.path, self.origin, self.parts = Path(path), dict(origin), parts
         self.previous = self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}")
-        self.last_is_good = True  # until restoring finds otherwise
 
     def save(self, **values: Any) -> None:
         """Save the parts as they are now, and plain values beside them.
@@ -87,21 +86,19 @@ class Checkpoint:
         if (name := not_finite(state)) is not None:
             where = ", ".join(f"{key} {value}" for key, value in values.items() if isinstance(value, int))
             raise FloatingPointError(f"{self.path.parent}, {where}: {name} is not finite; {self.last_good()}")
-        if self.path.is_file() and self.last_is_good:
+        if self.path.is_file():
             self.path.replace(self.previous)
         save(self.path, {"origin": self.origin, **state, **values})
-        self.last_is_good = True
 
     def last_good(self) -> str:
         """Say which checkpoint a run that broke off leaves."""
-        candidates = (self.path, self.previous) if self.last_is_good else (self.previous,)
-        found = next((path for path in candidates if path.exists()), None)
+        found = next((path for path in (self.path, self.previous) if path.exists()), None)
         return f"the last good checkpoint is {found}" if found else "there is no checkpoint yet"
 
     def restore(self) -> dict[str, Any]:
         """Give the parts their saved state and return the plain values; none where there is no checkpoint yet.
 
-        Where the last checkpoint is damaged, the one before is taken, with a warning.
+        Where the last checkpoint is damaged, the one before takes its place, with a warning.
 
         Raises:
             DamagedError: Neither can be read.
@@ -110,36 +107,32 @@ class Checkpoint:
         failure = None
         for path in (self.path, self.previous):
             try:
-                state = load(path)
-                if state is None:
+                if (state := load(path)) is None:
                     continue
-                if not {"origin", *self.parts} <= state.keys():
-                    raise DamagedError(f"{path} is not a checkpoint of this run")
+                values = self._give(path, state)
             except DamagedError as error:
                 failure = failure or error
                 continue
             if failure:
                 print(f"{failure}; resuming from the one before, {path}", file=sys.stderr)
-                self.last_is_good = False  # it must not take the place of the one before
-            self._check_origin(path, state.pop("origin"))
-            return self._give(path, state)
+                self.previous.replace(self.path)
+            return values
         if failure:
             raise DamagedError(f"{failure}: delete it to start the run again")
         return {}
 
-    def _check_origin(self, path: Path, origin: dict[str, Any]) -> None:
-        other = [
-            f"{key}={origin.get(key)} (here {value})" for key, value in self.origin.items() if origin.get(key) != value
-        ]
+    def _give(self, path: Path, state: dict[str, Any]) -> dict[str, Any]:
+        """Give the parts a state of this run, and return the rest of it."""
+        try:
+            origin = dict(state.pop("origin"))
+            other = [f"{key}={origin.get(key)} (here {x})" for key, x in self.origin.items() if origin.get(key) != x]
+            if not other:
+                for name, part in self.parts.items():
+                    _restore(part, state.pop(name))
+        except Exception as error:  # parts say in many ways that a state is not theirs
+            raise DamagedError(f"{path} does not fit this run ({type(error).__name__})") from None
         if other:
             raise InputError(f"{path} is of another run, with {', '.join(other)}: delete it, or choose another --out")
-
-    def _give(self, path: Path, state: dict[str, Any]) -> dict[str, Any]:
-        try:
-            for name, part in self.parts.items():
-                _restore(part, state.pop(name))
-        except Exception as error:  # parts say in many ways that a state is not theirs
-            raise DamagedError(f"{path} does not fit this run ({type(error).__name__}): delete it") from None
         return state
 
 
@@ -165,22 +158,16 @@ def _state(part: Any) -> Any:
 def _restore(part: Any, state: Any) -> None:
     if isinstance(part, torch.Tensor):
         part.copy_(state)
-    elif isinstance(part, torch.Generator):
-        restore_generator(part, state)
     elif isinstance(part, (list, tuple)):
         for each, its_state in zip(part, state, strict=True):
             _restore(each, its_state)
-    else:
+    elif not isinstance(part, torch.Generator):
         part.load_state_dict(state)
-
-
-def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
-    """Give a random generator its saved state, or a seed that follows from it where it is of another device's kind."""
-    if state.numel() == generator.get_state().numel():
-        generator.set_state(state.cpu())
-        return
-    print(f"the run changes its device to {generator.device}: random numbers start from a new seed", file=sys.stderr)
-    generator.manual_seed(zlib.crc32(bytes(state.cpu())))
+    elif state.numel() == part.get_state().numel():
+        part.set_state(state.cpu())
+    else:  # a generator of another kind of device: a seed that follows from its state
+        print(f"the run changes its device to {part.device}: random numbers start from a new seed", file=sys.stderr)
+        part.manual_seed(zlib.crc32(bytes(state.cpu())))
 
 
 def as_float16(network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -31,8 +31,9 @@ def claim(folder: str | os.PathLike, *options: Any, may_grow: Sequence[str] = ()
             is using it.
     """
     folder, path = Path(folder), Path(folder) / "config.json"
-    values = {name: value for group in options for name, value in vars(group).items()} | more
-    fixed = {name: value for group in options for name, value in determining(group).items()} | more
+    given = {name: value for group in options for name, value in vars(group).items()} | more
+    values = json.loads(json.dumps(given, default=str))  # as they are read again
+    fixed = {name: values[name] for group in (*map(determining, options), more) for name in group}
     if folder.is_dir() and not path.exists() and any(entry.name[0] != "." for entry in folder.iterdir()):
         raise InputError(f"{folder} holds files of something else; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,10 +47,10 @@ def claim(folder: str | os.PathLike, *options: Any, may_grow: Sequence[str] = ()
         except (OSError, NotImplementedError):
             pass  # where nothing can be written at all, writing the configuration says so
         if path.exists():
-            _check_same(path, _plain(fixed), may_grow)
+            _check_same(path, fixed, may_grow)
         for leftover in folder.rglob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
-        write_json(path, _plain(values))
+        write_json(path, values)
         if not locked:
             warn_once(f"the file system of {folder} does not lock files: start one process at a time there")
         yield
@@ -68,8 +69,3 @@ def _check_same(path: Path, values: dict[str, Any], may_grow: Sequence[str]) -> 
         raise InputError(f"{path} is damaged, or not ours: delete it, or choose another --out") from None
     if other:
         raise InputError(f"{path.parent} holds a run with {', '.join(other)}; choose another --out")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON gives them back."""
-    return json.loads(json.dumps(values, default=str))

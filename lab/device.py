@@ -3,11 +3,9 @@
 import contextlib
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,57 +132,29 @@ def has_compiler() -> bool:
 def compile_where_possible(function: Callable, **options: Any) -> Callable:
     """Compile a function for fixed shapes; where that fails, say so in one line and run it as it is.
 
-    The first call with a new shape compiles for some seconds. Later processes find the result in torch's cache. A
-    process that was killed while it linked leaves a library there that cannot be loaded: it is deleted, and compiled
-    again. ``options`` are those of the compiler's back end, torch._inductor.config.
+    The first call with a new shape compiles for some seconds. Later processes find the result in torch's cache.
+    ``options`` are those of the compiler's back end, torch._inductor.config.
     """
     if not has_compiler():
         print("no C++ compiler found: running uncompiled, which is slower and gives the same results", file=sys.stderr)
         return function
-    try:
-        from torch._dynamo.exc import TorchDynamoException  # seconds of imports that only compiling should pay
-
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA on machines without
-        current, repaired = torch.compile(function, dynamic=False, options=options or None), False
-    except OSError as error:  # torch makes its cache's folder when it is imported
-        return _uncompiled(function, error)
-
-    print("compiling, up to a minute", flush=True)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA on machines without
+    current: Callable | None = None
 
     def call(*arguments: Any, **keywords: Any) -> Any:
-        nonlocal current, repaired
+        nonlocal current
         try:
+            if current is None:
+                current = torch.compile(function, dynamic=False, options=options or None)
+                print("compiling, up to a minute", flush=True)
             return current(*arguments, **keywords)
-        except (TorchDynamoException, OSError, ImportError) as error:
+        except (RuntimeError, OSError, ImportError) as error:
+            if current is function:
+                raise
             # Compilation comes before anything is computed, so nothing has been done that would be done twice.
-            broken = [] if repaired else _damaged_libraries(error)
-            if broken:
-                print(f"{broken[0]} is damaged, compiling it again", file=sys.stderr)
-                for path in broken:
-                    path.unlink(missing_ok=True)
-                torch.compiler.reset()
-                current, repaired = torch.compile(function, dynamic=False, options=options or None), True
-            else:
-                current = _uncompiled(function, error)
-            return call(*arguments, **keywords)
+            reason = " ".join(str(error).split())[:300]
+            print(f"compiling failed, running uncompiled, which is slower: {reason}", file=sys.stderr)
+            current = function
+            return function(*arguments, **keywords)
 
     return call
-
-
-def _damaged_libraries(error: Exception) -> list[Path]:
-    """The libraries that an error of the compiler names, and those in its cache that are empty."""
-    from torch._inductor.codecache import cache_dir
-
-    with contextlib.suppress(OSError):
-        named = {Path(path) for path in re.findall(r"[^\s'\"]+\.(?:so|pyd|dll)", str(error))}
-        # Some versions ask an empty one what the processor can do, and then fail with other words.
-        cached = (path for ending in ("so", "pyd", "dll") for path in Path(cache_dir()).rglob(f"*.{ending}"))
-        return sorted({path for path in named if path.exists()} | {path for path in cached if not path.stat().st_size})
-    return []
-
-
-def _uncompiled(function: Callable, error: Exception) -> Callable:
-    """The function as it is, after a line that says why."""
-    reason = str(error).strip().splitlines()[0][:200]
-    print(f"compiling failed, running uncompiled, which is slower: {reason}", file=sys.stderr)
-    return function

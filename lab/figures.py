@@ -9,13 +9,13 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid, save_image
 
@@ -124,18 +124,11 @@ def colour_bar(axes: Sequence[Axes], label: str, **options: Any) -> Colorbar:
 
 
 def image_grid(path: str | Path, images: Tensor, columns: int, scale: int = 3) -> None:
-    """Save square images ``(N, D)`` with values in [0, 1] as a grid, dark ink on white, enlarged without smoothing.
-
-    Raises:
-        ValueError: D is not a square number.
-    """
+    """Save square images ``(N, D)`` with values in [0, 1] as a grid, dark ink on white, enlarged without smoothing."""
     side = math.isqrt(images.shape[1])
-    if side**2 != images.shape[1]:
-        raise ValueError(f"{images.shape[1]} pixels are not a square image")
     grid = make_grid(images.detach().cpu().float().view(-1, 1, side, side), nrow=columns, padding=1)
-    enlarged = torch.repeat_interleave(torch.repeat_interleave(1 - grid, scale, dim=1), scale, dim=2)
     with _new_file(path) as temporary:
-        save_image(enlarged, temporary)
+        save_image(interpolate(1 - grid[None], scale_factor=scale), temporary)
 
 
 def photograph(path: str | Path, images: Tensor, columns: int, padding: int = 2) -> None:

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -56,16 +55,10 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 class Interruption:
     """Turns the first Ctrl-C or SIGTERM of a block into a request, so that a run can finish its update and save.
 
-    A Ctrl-C after it stops at once; a second SIGTERM, which ``timeout`` sends, changes nothing. In threads other than
-    the main one nothing changes at all.
+    A Ctrl-C after it stops at once; a second SIGTERM, which ``timeout`` sends, changes nothing.
 
     Args:
         finishing: What is finished before the run stops, for the message.
-
-    Example:
-        >>> with Interruption("this epoch") as interruption:
-        ...     interruption.requested
-        False
     """
 
     def __init__(self, finishing: str = "this update") -> None:
@@ -79,7 +72,7 @@ class Interruption:
         return self.number is not None
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # others get no signals
             self.before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -100,20 +93,12 @@ class Interruption:
             terminate(number, frame)
 
     def stop(self, message: str) -> NoReturn:
-        """Stop, after the state has been saved.
-
-        Raises:
-            InterruptedRunError: Always.
-        """
+        """Stop, after the state has been saved."""
         raise InterruptedRunError(f"{message}; run the same command to resume", self.number or signal.SIGINT)
 
 
 def terminate(number: int, frame: Any) -> NoReturn:
-    """Handle SIGTERM as Ctrl-C.
-
-    Raises:
-        InterruptedRunError: Always.
-    """
+    """Handle SIGTERM as Ctrl-C."""
     raise InterruptedRunError(STOPPED, number)
 
 
@@ -131,15 +116,8 @@ def one_line_errors() -> Iterator[None]:
     os.environ["MPLBACKEND"] = "Agg"  # a notebook's "!python train.py" inherits one that may not be installed
     if "matplotlib" in sys.modules:
         sys.modules["matplotlib"].use("Agg")
-    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    try:
-        Path(cache or ".").mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # torch makes it when its compiler is imported, and cannot be imported without
-        print(f"TORCHINDUCTOR_CACHE_DIR is ignored: {error}", file=sys.stderr)
-        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, terminate) if on_main_thread else None
-    if on_main_thread and signal.getsignal(signal.SIGINT) is _remember:
+    before = signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGINT) is _remember:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of another encoding shows what it can
@@ -163,5 +141,4 @@ def one_line_errors() -> Iterator[None]:
         print(str(error) or STOPPED, file=sys.stderr)
         raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
     finally:
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)

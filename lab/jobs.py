@@ -87,21 +87,19 @@ def run_in_processes(
                 while waiting and idle:
                     connection = idle.pop()
                     busy[connection] = waiting.popleft()
-                    _send(connection, (function, calls[busy[connection]]))
+                    with contextlib.suppress(BrokenPipeError):  # receiving will say why
+                        connection.send((function, calls[busy[connection]]))
                 for ready in multiprocessing.connection.wait(busy, timeout=POLL_SECONDS):
-                    name = busy[ready]
+                    name = busy.pop(ready)
                     results[name] = _receive(ready, processes[ready], name)
-                    del busy[ready]
                     idle.append(ready)
                     done(name)
-        except ChildProcessError:
-            for process in processes.values():
-                process.kill()  # it may have held the lock, for which the others would wait
-            print(file=sys.stderr)  # their bars stay, and what follows needs a line of its own
-            raise
-        except BaseException:
-            for process in processes.values():
-                process.terminate()
+        except BaseException as error:
+            killed = isinstance(error, ChildProcessError)
+            for process in processes.values():  # a worker that was killed may have held the lock
+                process.kill() if killed else process.terminate()
+            if killed:
+                print(file=sys.stderr)  # their bars stay, and what follows needs a line of its own
             raise
         finally:
             _end(processes)
@@ -122,11 +120,6 @@ def _start_worker(context: Any, place: int, options: tuple[Any, ...]) -> tuple[C
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()  # so that its end is the end of the connection
     return ours, process
-
-
-def _send(connection: Connection, call: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # receiving will say why
-        connection.send(call)
 
 
 def _receive(connection: Any, process: Any, name: str) -> Any:
@@ -170,13 +163,12 @@ def _work(connection: Connection, threads: int | None, lock: Any) -> None:
             torch.set_num_threads(threads)
         while True:
             function, arguments = connection.recv()
-            answer: tuple[Any, Exception | None]
             try:
-                answer = function(*arguments), None
+                result, failure = function(*arguments), None
             except Exception as error:
                 error.add_note(f"in a worker:\n{traceback.format_exc()}")
-                answer = None, error
-            connection.send(answer)
+                result, failure = None, error
+            connection.send((result, failure))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -186,9 +178,7 @@ def _stop_worker(number: int, frame: Any) -> None:
 
 
 def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])  # type: ignore[union-attr]
     os._exit(1)
 
 
@@ -228,13 +218,17 @@ def run_on_slurm(
             time=resources.job_minutes,
             cpus_per_task=resources.job_cpus,
             gpus_per_node=resources.job_gpus,
+            mem=f"{resources.job_memory}GB" if resources.job_memory else None,
+            partition=resources.partition or None,
             array_parallelism=resources.parallel or len(calls),
             additional_parameters={"requeue": True},
-            **({"partition": resources.partition} if resources.partition else {}),
-            **({"mem": f"{resources.job_memory}GB"} if resources.job_memory else {}),
         )
         with executor.batch():
-            jobs = [executor.submit(_Resumable(function), *arguments) for arguments in calls.values()]
+            jobs = []
+            for arguments in calls.values():
+                resumable = submitit.helpers.FunctionSequence()
+                resumable.add(function, *arguments)
+                jobs.append(executor.submit(resumable))
     except (RuntimeError, submitit.core.utils.FailedJobError) as error:
         raise InputError(f"Slurm is not available, or refuses the jobs: {error}") from None
     print(f"{len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}: scancel stops them", file=sys.stderr)
@@ -243,18 +237,3 @@ def run_on_slurm(
         if failure := job.exception():
             failed[name] = f"{str(failure).strip().splitlines()[-1]} (logs: {job.paths.folder})"
     return failed
-
-
-class _Resumable:
-    """A function that is submitted again, with the same arguments, at a time limit or a pre-emption."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-    def checkpoint(self, *arguments: Any) -> Any:
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self, *arguments)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import operator
 import sys
 import typing
@@ -11,7 +12,6 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import simple_parsing
 from simple_parsing import ArgumentParser, DashVariant
-from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.dataclass_wrapper import DataclassWrapper
 
 LARGEST = 1e20  # float32 ends at 3e38, and optimisers multiply what they are given
@@ -28,27 +28,17 @@ class InputError(ValueError):
     """Something that the user gave is wrong. The command line shows it as one line, with exit status 2."""
 
 
-def option(
-    default: Any = dataclasses.MISSING,
-    *,
-    bookkeeping: bool = False,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    **arguments: Any,
-) -> Any:
+def option(default: Any = dataclasses.MISSING, *, bookkeeping: bool = False, **arguments: Any) -> Any:
     """A field of options with what is said of it beside its type.
 
     Args:
         default: Its default.
         bookkeeping: No number of the result depends on it: a folder, a number of workers, a pace.
-        at_least, at_most, above, below: The range of the number, or of each number of a list, which is not empty.
-        arguments: Of ``simple_parsing.field``, such as ``alias`` and ``default_factory``.
+        arguments: ``at_least``, ``at_most``, ``above``, ``below``: the range of the number, or of each number of a
+            list, which is not empty. Others are those of ``simple_parsing.field``, such as ``alias``.
     """
-    limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    metadata = {"bookkeeping": bookkeeping, **{name: limit for name, limit in limits.items() if limit is not None}}
-    return simple_parsing.field(default, metadata=metadata, **arguments)
+    limits = {name: arguments.pop(name) for name in LIMITS if name in arguments}
+    return simple_parsing.field(default, metadata={"bookkeeping": bookkeeping, **limits}, **arguments)
 
 
 def determining(options: Any) -> dict[str, Any]:
@@ -86,15 +76,11 @@ def check(options: Any) -> None:
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
     """The values that a field's annotation allows: of Literal, alone or in a list or an optional."""
+    parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is Literal:
-        return typing.get_args(annotation)
-    parts = [_choices(part) or (part,) for part in typing.get_args(annotation)]
-    chosen = [value for part in parts for value in part]
-    return tuple(None if value is type(None) else value for value in chosen) if _has_literal(annotation) else ()
-
-
-def _has_literal(annotation: Any) -> bool:
-    return any(typing.get_origin(part) is Literal for part in typing.get_args(annotation))
+        return parts
+    choices = [choice for part in parts for choice in _choices(part)]
+    return (*choices, None) if choices and type(None) in parts else tuple(choices)
 
 
 def _check_range(name: str, value: float, metadata: Mapping[str, Any]) -> None:
@@ -117,33 +103,6 @@ class _Titled(DataclassWrapper):
     @property
     def description(self) -> str:
         return ""
-
-
-class _Formatter(simple_parsing.SimpleHelpFormatter):
-    """Shows each flag by one spelling, and every default."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **{"max_help_position": 34, "width": 118, **keywords})
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        spellings = action.option_strings
-        shown = [flag for flag in spellings if "-" not in flag.lstrip("-")]
-        if isinstance(action, BooleanOptionalAction):
-            return ", ".join(shown)
-        action.option_strings = shown or spellings
-        try:
-            return super()._format_action_invocation(action)
-        finally:
-            action.option_strings = spellings
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        text = super()._format_args(action, default_metavar)
-        return "value ..." if text == "list" else text
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, "", []):
-            return f"{action.help or ''} (default: none)"
-        return super()._get_help_string(action)
 
 
 class _Parser(ArgumentParser):
@@ -183,16 +142,17 @@ def parse_all(
     Returns:
         An object with the names as attributes.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [_with_underscores(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    formatter: Any = functools.partial(simple_parsing.SimpleHelpFormatter, max_help_position=34, width=118)
     parser: Any = _Parser(
         prog=program,
         usage="%(prog)s [options]",
         description=description,
         epilog=examples,
-        formatter_class=_Formatter,
-        add_option_string_dash_variants=DashVariant.UNDERSCORE_AND_DASH,
+        formatter_class=formatter,
+        add_option_string_dash_variants=DashVariant.AUTO,
     )
-    asks_help = any(argument in ("-h", "--help") for argument in argv)
+    asks_help = bool({"-h", "--help"} & set(argv))
     for name, group in groups.items():
         only_typed = name in typed and not asks_help  # the help shows defaults
         default = argparse.SUPPRESS if only_typed else None
@@ -204,3 +164,9 @@ def parse_all(
     for name in typed:  # of a group of which nothing was typed the parser says nothing
         setattr(asked, name, getattr(asked, name, {}))
     return asked
+
+
+def _with_underscores(argument: str) -> str:
+    """A flag as its field is spelt: ``--max-iters=5`` is ``--max_iters=5``."""
+    flag, equals, value = argument.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument

@@ -80,21 +80,14 @@ class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
     @property
     def game(self) -> Game:
         """The dirac game with these hyper-parameters."""
-        return Game(
-            loss_type=self.loss_type,
-            reg_type=self.critic_reg_type,
-            reg_cf=self.critic_reg_cf,
-            alpha_ema=self.generator_alpha_ema,
-            target=self.dirac_target,
-            generator_lr=self.generator_lr,
-            critic_lr=self.critic_lr,
-            critic_wd=self.critic_wd,
-            generator_wd=self.generator_wd,
-            critic_inner_iters=self.critic_inner_iters,
-            optimizer=self.optimizer,
-            generator_betas=self.generator_betas,
-            critic_betas=self.critic_betas,
-        )
+        renamed: dict[str, Any] = {
+            "reg_type": self.critic_reg_type,
+            "reg_cf": self.critic_reg_cf,
+            "alpha_ema": self.generator_alpha_ema,
+            "target": self.dirac_target,
+        }
+        fields = {field.name for field in dataclasses.fields(Game)} - renamed.keys()
+        return Game(**{name: getattr(self, name) for name in fields}, **renamed)
 
 
 @dataclass

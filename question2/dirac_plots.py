@@ -10,8 +10,6 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib import animation
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
-from scipy.signal import find_peaks
 
 from dirac import Game, Trajectory
 from lab import figures
@@ -19,17 +17,19 @@ from lab.files import atomic_write
 from question2 import dirac_theory
 
 FIRST_UPDATES = 300  # one turn of JSD's game, five of W1's
-FEW_TURNS = 40  # more turns cannot be told apart in a panel
 FILM_UPDATES = 1500  # some turns of the slowest game
 
 
-def bounded(game: Game, trajectory: Trajectory, index: int, limit: float = 20.0) -> Trajectory:
-    """The trajectories up to the update at which one game leaves a cube of half width ``limit`` about the target."""
-    centred = np.column_stack([trajectory.psi[:, :, index], trajectory.theta[:, index] - game.target])
-    inside = np.all(np.abs(centred) <= limit, axis=1)  # not a number is outside
+def first_of(game: Game, trajectory: Trajectory, limit: float = 20.0) -> Trajectory:
+    """The first of the games, without their dimension, until it leaves a cube of half width ``limit`` about the target.
+
+    Its θ is ``(T,)``, its ψ ``(T, 2)``.
+    """
+    theta, psi = trajectory.theta[:, 0], trajectory.psi[..., 0]
+    inside = np.all(np.abs(np.column_stack([psi, theta - game.target])) <= limit, axis=1)  # not a number is outside
     end = len(inside) if inside.all() else max(1, int(np.argmin(inside)))
-    averaged = None if trajectory.averaged is None else trajectory.averaged[:end]
-    return Trajectory(trajectory.theta[:end], trajectory.psi[:end], averaged)
+    averaged = None if trajectory.averaged is None else trajectory.averaged[:end, 0]
+    return Trajectory(theta[:end], psi[:end], averaged)
 
 
 def draw_field(axes: Axes, game: Game, side: float) -> None:
@@ -43,21 +43,21 @@ def draw_field(axes: Axes, game: Game, side: float) -> None:
     axes.grid(False)
 
 
-def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory, index: int) -> None:
+def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory) -> None:
     """Draw one game in (ψ₀, θ) from its start (circle) to its end (dot), with its average and the real point."""
-    psi0, theta = trajectory.psi[:, 0, index], trajectory.theta[:, index]
+    psi0, theta = trajectory.psi[:, 0], trajectory.theta
     axes.plot(psi0, theta, color=figures.COLOURS[0], linewidth=0.6)
     if trajectory.averaged is not None:
-        axes.plot(psi0 * 0, trajectory.averaged[:, index], color=figures.COLOURS[1], linewidth=1.5)
-        axes.plot(0, trajectory.averaged[:, index][-1], "s", color=figures.COLOURS[1], markersize=3)
+        axes.plot(psi0 * 0, trajectory.averaged, color=figures.COLOURS[1], linewidth=1.5)
+        axes.plot(0, trajectory.averaged[-1], "s", color=figures.COLOURS[1], markersize=3)
     axes.plot(psi0[0], theta[0], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
     axes.plot(psi0[-1], theta[-1], "o", color=figures.COLOURS[0], markersize=3)
     axes.plot(0, game.target, "+", color="black", markersize=7)
 
 
-def reach(game: Game, trajectory: Trajectory, index: int) -> float:
+def reach(game: Game, trajectory: Trajectory) -> float:
     """Half the side of a square about the target that contains a game."""
-    psi0, theta = trajectory.psi[:, 0, index], trajectory.theta[:, index] - game.target
+    psi0, theta = trajectory.psi[:, 0], trajectory.theta - game.target
     return 1.1 * max(np.abs(psi0).max(), np.abs(theta).max(), 0.5)
 
 
@@ -67,9 +67,9 @@ def describe(game: Game, digits: str = "g") -> str:
     return f"{game.loss_type}, {penalty}"
 
 
-def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, index: int = 0) -> None:
+def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory) -> None:
     """One game: over the vector field, over its first updates and over all, and in space with the set of equilibria."""
-    trajectory = bounded(game, trajectory, index)
+    trajectory = first_of(game, trajectory)
     width, height = figures.WIDTH, 1.83
     with mpl.rc_context(figures.STYLE):
         drawing = plt.figure(figsize=(width, height))
@@ -83,14 +83,13 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, 
             space.patch.set_visible(False)
             title = f"{name}: {describe(game)}{', average' if game.alpha_ema is not None else ''}"
             drawing.text(0.57 / width, 1.73 / height, title, va="center")
-            draw_field(plane, game, reach(game, trajectory, index))
-            draw_trajectory(plane, game, trajectory, index)
+            draw_field(plane, game, reach(game, trajectory))
+            draw_trajectory(plane, game, trajectory)
             plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
             every.sharey(first)
             every.tick_params(labelleft=False)
-            over_first_updates(first, game, trajectory, index)
-            over_all_updates(every, game, trajectory, index)
-            in_space(space, game, trajectory, index)
+            over_updates(first, every, game, trajectory)
+            in_space(space, game, trajectory)
             drawing.legend(
                 *first.get_legend_handles_labels(),
                 loc="center right",
@@ -104,50 +103,31 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory, 
             plt.close(drawing)
 
 
-def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory, index: int) -> None:
-    """Draw θ, its average and the critic's parameters over the first updates, where single turns are visible."""
+def over_updates(first: Axes, every: Axes, game: Game, trajectory: Trajectory) -> None:
+    """Draw θ, its average and the critic's parameters over the first updates, and θ and its average over all."""
     lines = [
-        ("$\\theta$", trajectory.theta[:, index], figures.COLOURS[0], "-"),
-        ("$\\psi_0$", trajectory.psi[:, 0, index], figures.COLOURS[2], "--"),
-        ("$\\psi_1$", trajectory.psi[:, 1, index], figures.COLOURS[3], ":"),
+        ("$\\theta$", trajectory.theta, figures.COLOURS[0], "-"),
+        ("$\\psi_0$", trajectory.psi[:, 0], figures.COLOURS[2], "--"),
+        ("$\\psi_1$", trajectory.psi[:, 1], figures.COLOURS[3], ":"),
     ]
+    every.plot(trajectory.theta, color=figures.COLOURS[0], alpha=0.5, linewidth=0.5, rasterized=True)  # many turns
     if trajectory.averaged is not None:
-        lines.append(("average of $\\theta$", trajectory.averaged[:, index], figures.COLOURS[1], "-"))
+        lines.append(("average of $\\theta$", trajectory.averaged, figures.COLOURS[1], "-"))
+        every.plot(trajectory.averaged, color=figures.COLOURS[1], linewidth=1.4)
     for label, values, colour, dashes in lines:
         width = 1.8 if label.startswith("average") or dashes == ":" else 1.0
-        axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=width)
-    axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set(xlabel=f"first {FIRST_UPDATES} updates", xlim=(0, FIRST_UPDATES))
-    axes.set_ylabel("parameters", labelpad=1)
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+        first.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=width)
+    first.set(xlabel=f"first {FIRST_UPDATES} updates", xlim=(0, FIRST_UPDATES))
+    first.set_ylabel("parameters", labelpad=1)
+    every.set(xlabel="all updates", xlim=(0, max(1, len(trajectory.theta) - 1)))
+    for axes in (first, every):
+        axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
 
 
-def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory, index: int) -> None:
-    """Draw the average, and θ; if it has too many turns to see, the band between its turning points."""
-    theta = trajectory.theta[:, index]
-    upper, lower = envelope(theta, 1), envelope(theta, -1)
-    if len(upper.T) < FEW_TURNS:
-        axes.plot(theta, color=figures.COLOURS[0], linewidth=0.8)
-    else:
-        around = np.concatenate([upper, lower[:, ::-1]], axis=1)
-        axes.fill(*around, facecolor=to_rgba(figures.COLOURS[0], 0.3), edgecolor=figures.COLOURS[0], linewidth=0.8)
-    if trajectory.averaged is not None:
-        axes.plot(trajectory.averaged[:, index], color=figures.COLOURS[1], linewidth=1.4)
-    axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-    axes.set(xlabel="all updates", xlim=(0, max(1, len(theta) - 1)))
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
-
-
-def envelope(values: np.ndarray, sign: int) -> np.ndarray:
-    """The curve through the upper (sign 1) or lower (-1) turning points, from first to last value: ``(2, points)``."""
-    turns, _ = find_peaks(sign * values)
-    points = np.array([0, *turns, len(values) - 1])
-    return np.stack([points, values[points]])
-
-
-def in_space(axes: Any, game: Game, trajectory: Trajectory, index: int) -> None:
+def in_space(axes: Any, game: Game, trajectory: Trajectory) -> None:
     """Draw the trajectory in (ψ₀, ψ₁, θ) and the equilibria: a point for JSD, a line for W1, none with GP."""
-    psi, theta = trajectory.psi[:, :, index], trajectory.theta[:, index]
+    psi, theta = trajectory.psi, trajectory.theta
     axes.plot(psi[:, 0], psi[:, 1], theta, color=figures.COLOURS[0], linewidth=0.5)
     axes.plot(psi[:1, 0], psi[:1, 1], theta[:1], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
     axes.plot(psi[-1:, 0], psi[-1:, 1], theta[-1:], "o", color=figures.COLOURS[0], markersize=4)
@@ -173,16 +153,16 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, index: int) -> None:
 
 def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
     """The first game of each configuration over its vector field, all on one scale."""
-    games = [(name, game, bounded(game, trajectory, 0)) for name, game, trajectory in games]
+    games = [(name, game, first_of(game, trajectory)) for name, game, trajectory in games]
     rows = -(-len(games) // columns)
-    side = max(reach(game, trajectory, 0) for _, game, trajectory in games)
+    side = max(reach(game, trajectory) for _, game, trajectory in games)
     size = (figures.WIDTH / columns, 1.55)
     with figures.figure(path, columns, size, rows, sharex=True, sharey=True) as places:
         for place in places[len(games) :]:
             place.set_visible(False)
         for place, (name, game, trajectory) in zip(places, games, strict=False):
             draw_field(place, game, side)
-            draw_trajectory(place, game, trajectory, 0)
+            draw_trajectory(place, game, trajectory)
             place.set_title(f"{name}\n{describe(game)}{', av.' if game.alpha_ema is not None else ''}")
         drawing = places[0].figure
         drawing.supxlabel("critic's slope $\\psi_0$")
@@ -218,13 +198,13 @@ def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), upd
         start: The start (ψ₀, ψ₁, θ).
         updates: Number of generator updates.
     """
-    trajectory = bounded(game, dirac_theory.play(game, start, updates), 0)
-    side = reach(game, trajectory, 0)
+    trajectory = first_of(game, dirac_theory.play(game, start, updates))
+    side = reach(game, trajectory)
     line = np.linspace(-side, side, 13)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
     axes.quiver(psi0, theta, flow[0], flow[2], color="0.7", width=0.004)
-    draw_trajectory(axes, game, trajectory, 0)
+    draw_trajectory(axes, game, trajectory)
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
     axes.grid(False)
@@ -268,16 +248,16 @@ def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
     section.legend(fontsize=7.5)
 
 
-def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, index: int = 0, frames: int = 150) -> Path:
+def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, frames: int = 150) -> Path:
     """Save one game as the film ``trajectory.gif`` in the folder, and return its path."""
-    trajectory = bounded(game, trajectory, index)
-    psi0, theta = trajectory.psi[:, 0, index], trajectory.theta[:, index]
+    trajectory = first_of(game, trajectory)
+    psi0, theta = trajectory.psi[:, 0], trajectory.theta
     ends = np.unique(np.linspace(1, min(FILM_UPDATES, len(theta)), frames).astype(int))
     path = folder / "trajectory.gif"
     with mpl.rc_context(figures.STYLE):
         drawing, axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
         try:
-            draw_field(axes, game, reach(game, trajectory, index))
+            draw_field(axes, game, reach(game, trajectory))
             axes.plot(0, game.target, "+", color="black", markersize=7)
             axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
             (line,) = axes.plot([], [], color=figures.COLOURS[0], linewidth=0.8)
@@ -288,7 +268,7 @@ def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, index:
                 line.set_data(psi0[:end], theta[:end])
                 dot.set_data(psi0[end - 1 : end], theta[end - 1 : end])
                 if trajectory.averaged is not None:
-                    average.set_data([0], trajectory.averaged[end - 1 : end, index])
+                    average.set_data([0], trajectory.averaged[end - 1 : end])
                 axes.set_title(f"{title}, update {end - 1}")
                 return line, dot, average
 

@@ -133,10 +133,11 @@ def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | Non
         "update": [mu.real, mu.imag],
         "equilibria": equilibria(game),
     }
-    rate, angle = -math.log(abs(mu)), abs(cmath.phase(mu))
+    exponent = cmath.log(mu or 1e-300)  # an update may reach the target
+    rate, angle = -exponent.real, abs(exponent.imag)
     if rate < -1e-9:
         return {"verdict": "diverges", "period": None, "rate": None, "amplitude": None, **eigenvalues}
-    if abs(modified_eigenvalue(game) - cmath.log(mu)) > 1e-3 * abs(cmath.log(mu)):
+    if abs(modified_eigenvalue(game) - exponent) > 1e-3 * abs(exponent):
         verdict = "converges" if rate > 1e-9 else "circles"
         if game.reg_type == "GP":
             verdict = "circles" if angle > 1e-9 else "settles off the target"

@@ -27,8 +27,6 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
     Raises:
         InputError: A folder holds another configuration's run. Nothing has been played then.
     """
-    if not runs:
-        return {}
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         alike = dataclasses.astuple(dataclasses.replace(run.hp, generator_alpha_ema=None, seed=0))

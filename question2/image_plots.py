@@ -8,12 +8,13 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import make_grid
 
 from lab import figures
 
@@ -119,12 +120,11 @@ def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
     grids = {step_of(grid): grid for grid in folder.glob("samples_*.png")}
     if not grids:
         raise ValueError(f"no images in {folder}")
-    rows = {step: read_grid(grids[step]) for step in sheet_steps(sorted(grids))}
-    tiles = [torch.cat([tile(grid, i) for i in range(columns)], dim=2) for grid in rows.values()]
-    picture = torch.cat(tiles, dim=1).permute(1, 2, 0).numpy()
-    side = picture.shape[0] / len(rows)
+    rows = sheet_steps(sorted(grids))
+    shown = torch.cat([tiles(read_grid(grids[step]))[:columns] for step in rows])
+    picture = make_grid(shown, nrow=columns, padding=0).permute(1, 2, 0).numpy()
     axes.imshow(picture, interpolation="bicubic")  # sharp pixel edges would make a JPEG large
-    axes.set_yticks([side * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows])
+    axes.set_yticks([32 * (i + 0.5) for i in range(len(rows))], [f"{step:,}" for step in rows])
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.grid(False)
@@ -162,10 +162,10 @@ def sheet_steps(steps: Sequence[int]) -> list[int]:
 
 def read_grid(path: Path) -> Tensor:
     """A grid of images, uint8, ``(3, H, W)``."""
-    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+    return pil_to_tensor(Image.open(path).convert("RGB"))
 
 
-def tile(grid: Tensor, index: int, side: int = 32, padding: int = 2, columns: int = 8) -> Tensor:
-    """One image of a grid that ``save_image`` made."""
-    top, left = (padding + (side + padding) * place for place in divmod(index, columns))
-    return grid[:, top : top + side, left : left + side]
+def tiles(grid: Tensor, side: int = 32, padding: int = 2) -> Tensor:
+    """The images ``(N, 3, side, side)`` of a grid that ``save_image`` made."""
+    inside, period = grid[:, padding:, padding:], side + padding
+    return inside.unfold(1, side, period).unfold(2, side, period).flatten(1, 2).transpose(0, 1)

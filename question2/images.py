@@ -8,13 +8,11 @@ import contextlib
 import copy
 import dataclasses
 import math
-import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,24 +31,17 @@ from question2 import score
 from question2.configurations import Hyperparameters, Management, Run
 
 
-class Batches(Iterator[Tensor]):
-    """Endless random batches of images in [-1, 1], drawn with replacement by torch's own generator.
-
-    Args:
-        images: uint8, ``(N, 3, H, W)``, on the device.
-        size: Images in a batch.
-    """
-
-    def __init__(self, images: Tensor, size: int) -> None:
-        self.images, self.size = images, size
-
-    def __next__(self) -> Tensor:
-        index = torch.randint(len(self.images), (self.size,), device=self.images.device)
-        return self.images[index].float() / 127.5 - 1
+def random_batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    """Endless random batches of images in [-1, 1], drawn with replacement from uint8 ones ``(N, 3, H, W)``."""
+    while True:
+        index = torch.randint(len(images), (size,), device=images.device)
+        yield images[index].float() / 127.5 - 1
 
 
 class Players:
     """Everything that an update changes: both networks, the averaged generator, both optimisers.
+
+    Where no average is kept, the averaged generator is the trained one.
 
     Args:
         hp: The run's hyper-parameters.
@@ -66,7 +57,7 @@ class Players:
             Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(device).to(memory_format=layout)
         )
         self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(device).to(memory_format=layout)
-        self.averaged = copy.deepcopy(self.generator)
+        self.averaged = self.generator if hp.generator_alpha_ema is None else copy.deepcopy(self.generator)
         capturable = fast and device.type == "cuda"
         self.generator_optim, self.critic_optim = (
             torch.optim.Adam(
@@ -85,14 +76,12 @@ class Players:
         return {name: part.state_dict() for name, part in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state; how an optimiser computes stays as it is here, since a run may change its device."""
+        """Load the state. A run may have changed its device, and CUDA graphs need optimisers that say so."""
+        capturable = self.generator_optim.param_groups[0].get("capturable")
         for name, part in vars(self).items():
-            if isinstance(part, torch.optim.Optimizer):
-                own = [{key: group.get(key) for key in ("fused", "capturable")} for group in part.param_groups]
-                saved = [{**group, **mine} for group, mine in zip(state[name]["param_groups"], own, strict=True)]
-                part.load_state_dict({**state[name], "param_groups": saved})
-            else:
-                part.load_state_dict(state[name])
+            part.load_state_dict(state[name])
+        for group in (*self.generator_optim.param_groups, *self.critic_optim.param_groups):
+            group["capturable"] = capturable
 
 
 def make_advance(
@@ -102,7 +91,7 @@ def make_advance(
     step = make_train_step(
         hp.loss_type, hp.critic_inner_iters, hp.critic_reg_type, hp.critic_reg_cf, hp.generator_alpha_ema
     )
-    batches = Batches(images, hp.batch_size)
+    batches = random_batches(images, hp.batch_size)
     critic, generator = (in_bfloat16(m) if bfloat16 else m for m in (players.critic, players.generator))
 
     def advance() -> None:
@@ -123,11 +112,6 @@ def as_kept(generator: Generator) -> Generator:
         parameter.copy_(parameter.half())
     refresh_batch_norm(copied, copied.dimz)
     return copied.eval()
-
-
-def averaged_of(players: Players, hp: Hyperparameters) -> Generator:
-    """The generator that a run is about: the averaged one, or the trained one where no average is kept."""
-    return players.generator if hp.generator_alpha_ema is None else players.averaged
 
 
 def save_generator(path: Path, generator: Generator, hp: Hyperparameters) -> None:
@@ -165,25 +149,6 @@ def sample_grid(path: Path, generator: Generator, count: int = 64) -> None:
         save_image(images, temporary, nrow=int(count**0.5), normalize=True, value_range=(-1, 1))
 
 
-class RandomState:
-    """Torch's global random numbers on the CPU and on the device that trains, as a part of a checkpoint."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        return state | ({"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        torch.set_rng_state(state["cpu"].cpu())
-        if self.device.type == "cuda" and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
-        elif ("cuda" in state) != (self.device.type == "cuda"):  # a new seed, which follows from the old state
-            print(f"the run changes its device to {self.device}: random numbers start from a new seed", file=sys.stderr)
-            torch.manual_seed(zlib.crc32(bytes(torch.cat([part.cpu() for part in state.values()]))))
-
-
 Evaluate = Callable[[Critic, Generator, Generator, bool], dict[str, float]]
 
 
@@ -205,21 +170,22 @@ def train(
     """
     hp, management, folder, device = run.hp, run.management, run.folder, images.device
     folder.mkdir(parents=True, exist_ok=True)
-    fast = management.fast != "no"  # nowhere slower than the plain path
+    fast, on_cuda = management.fast != "no", device.type == "cuda"  # fast is nowhere slower than the plain path
     players = Players(hp, device, fast)
     total = torch.zeros((), device=device)
-    if device.type == "cuda":
+    if on_cuda:
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
     fixed = {key: value for key, value in determining(hp).items() if key != "max_iters"}
     origin = {**fixed, "images": fingerprint(images)}
-    parts = {"players": players, "total": total, "random": RandomState(device)}
+    random = torch.cuda.default_generators[device.index] if on_cuda else torch.default_generator
+    parts = {"players": players, "total": total, "random": random}
     state = checkpoint.Checkpoint(folder / "checkpoint.pt", origin, **parts)
     done = state.restore()
     step, seconds = done.get("step", 0), done.get("seconds", 0.0)
 
     images = images.contiguous(memory_format=torch.channels_last) if fast else images
     advance = make_advance(hp, players, images, total, precision(fast, device) == "bfloat16")
-    advance = Graphed(advance) if fast and device.type == "cuda" else advance
+    advance = Graphed(advance) if fast and on_cuda else advance
     saved = time.monotonic()
     with (
         Interruption() as interruption,
@@ -228,32 +194,30 @@ def train(
     ):
         while step < hp.max_iters and time.monotonic() < deadline and not interruption.requested:
             started = time.perf_counter()
-            until = min(hp.max_iters, *(n * (step // n + 1) for n in (management.log_every, management.eval_every)))
-            while step < until and time.monotonic() < deadline and not interruption.requested:
-                advance()
-                step += 1
-                bar.update()
-            metric = total.item()  # waits for the device
-            seconds += time.perf_counter() - started
-            if not math.isfinite(metric):  # before a checkpoint would keep it
-                raise FloatingPointError(f"{folder}, update {step}: the metric is {metric}; {state.last_good()}")
+            advance()
+            step += 1
+            bar.update()
             last = step == hp.max_iters
-            if step == until and (step % management.log_every == 0 or last):
-                count = (step - 1) % management.log_every + 1
-                record.add(step, metric=metric / count, seconds=seconds)
+            logs, evaluates = (last or step % every == 0 for every in (management.log_every, management.eval_every))
+            if logs:
+                metric = total.item() / ((step - 1) % management.log_every + 1)  # waits for the device
+            seconds += time.perf_counter() - started
+            if logs:
+                if not math.isfinite(metric):
+                    raise FloatingPointError(f"{folder}, update {step}: the metric is {metric}; {state.last_good()}")
+                record.add(step, metric=metric, seconds=seconds)
                 total.zero_()
-            if step == until and (step % management.eval_every == 0 or last):
-                kept = as_kept(averaged_of(players, hp))
-                trained = as_kept(players.generator)
+            if evaluates:
+                kept, trained = as_kept(players.averaged), as_kept(players.generator)
                 sample_grid(folder / f"samples_{step:06}.png", kept)
                 if hp.generator_alpha_ema is not None:  # in a short run the average still holds its first weights
                     sample_grid(folder / f"trained_samples_{step:06}.png", trained)
                 if evaluate:
                     record.add(step, **evaluate(players.critic, kept, trained, last))
-            if step < hp.max_iters and time.monotonic() - saved < 60 * management.checkpoint_minutes:
-                continue
-            state.save(step=step, seconds=seconds, lines=record.lines)
-            saved = time.monotonic()
+            minutes = (time.monotonic() - saved) / 60
+            if last or ((logs or evaluates) and minutes >= management.checkpoint_minutes):
+                state.save(step=step, seconds=seconds, lines=record.lines)
+                saved = time.monotonic()
         if step < hp.max_iters:
             state.save(step=step, seconds=seconds, lines=record.lines)
         if interruption.requested:
@@ -269,14 +233,7 @@ class Images:
     train: Tensor
     test: Tensor
     network: score.Network | None
-    management: Management
-
-    @property
-    def scores(self) -> Literal["none", "inception", "classifier"]:
-        """What scores, by the name that ``--scores`` has for it."""
-        if self.network is None:
-            return "none"
-        return "classifier" if self.network.suffix else "inception"
+    management: Management  # with the data set, the scores and the device that ``auto`` stood for
 
     def evaluation(self, dimz: int) -> EvalStep:
         """The evaluation step for generators of a noise size, against the reference that was asked for."""
@@ -296,22 +253,14 @@ def load_images(management: Management) -> Images:
     """
     device = choose_device(management.device)
     dataset, train, test = data.load_images(management.dataset, management.data_path)
-    network = None
+    network, scores = None, "none"
     if management.scores != "none" and not (management.scores == "auto" and dataset != "cifar10"):
         network = score.network(management.scores, management.inception_weights or None, device)
+        scores = "classifier" if network.suffix else "inception"
     held_out = test if len(test) > 1 else train  # a folder of a few images has too few others for an FID
+    fast = "no" if management.fast == "no" else "yes"
+    management = dataclasses.replace(management, dataset=dataset, scores=scores, device=device.type, fast=fast)
     return Images(dataset, train.to(device), held_out.to(device), network, management)
-
-
-def resolved(management: Management, images: Images) -> Management:
-    """What manages runs, with the data set, the scores and the device that ``auto`` stood for."""
-    return dataclasses.replace(
-        management,
-        dataset=images.dataset,
-        scores=images.scores,
-        device=images.train.device.type,
-        fast="no" if management.fast == "no" else "yes",
-    )
 
 
 def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Images, dict[str, dict[str, Any] | None]]:
@@ -329,7 +278,7 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Imag
     images = load_images(runs[0].management)
     print(f"{images.dataset}: {len(images.train)} training images", flush=True)
     warn_if_busy()
-    runs = [dataclasses.replace(run, management=resolved(run.management, images)) for run in runs]
+    runs = [dataclasses.replace(run, management=images.management) for run in runs]
     with contextlib.ExitStack() as folders:
         for run in runs:
             folders.enter_context(run.claim())
@@ -361,7 +310,7 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
     players, lines, step = train(run, images.train, evaluate, deadline, progress)
     if step < hp.max_iters:
         return None
-    kept = as_kept(averaged_of(players, hp))
+    kept = as_kept(players.averaged)
     save_generator(run.folder / "generator.pt", kept, hp)
     result: dict[str, Any] = {"dataset": images.dataset, "metrics": lines}
     if images.network:

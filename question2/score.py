@@ -12,7 +12,7 @@ import functools
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,19 +42,13 @@ class Network:
     fingerprint: str  # of the weights
     suffix: str = ""  # after the scores' names: "-C" for those that are not Inception's
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """What its scores may be called."""
-        return f"IS{self.suffix}", f"FID{self.suffix}"
 
-
-def inception(weights: str | Path | None = None, device: torch.device | str = "cpu", check: bool = True) -> Network:
+def inception(weights: str | Path | None = None, device: torch.device | str = "cpu") -> Network:
     """The Inception network of the original FID, through torch-fidelity.
 
     Args:
         weights: The weights' file; None takes the one in torch's cache, downloading it once.
         device: Where it runs.
-        check: Refuse a file whose SHA-256 is not the published one.
 
     Raises:
         DataUnavailableError: The weights cannot be had, or the file is another one.
@@ -66,16 +60,13 @@ def inception(weights: str | Path | None = None, device: torch.device | str = "c
         if weights is None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
-    except (OSError, RuntimeError) as error:  # a cache that cannot be read or written, or no network
-        raise DataUnavailableError(
-            f"Inception's weights could not be downloaded to {path} ({error}): name the file with --inception_weights "
-            "FILE, or score with --scores classifier."
-        ) from None
-    try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataUnavailableError(f"{path} cannot be read ({error})") from None
-    if check and not digest.startswith(INCEPTION_SHA256):
+    except (OSError, RuntimeError) as error:  # a file that cannot be read or written, or no network
+        raise DataUnavailableError(
+            f"Inception's weights cannot be read from {path} or downloaded ({error}): name the file with "
+            "--inception_weights FILE, or score with --scores classifier."
+        ) from None
+    if not digest.startswith(INCEPTION_SHA256):
         raise DataUnavailableError(f"{path} does not hold Inception's published weights: its SHA-256 is {digest}")
     features = ["2048", "logits_unbiased"]
     module = FeatureExtractorInceptionV3("inception-v3-compat", features, feature_extractor_weights_path=str(path))
@@ -168,15 +159,10 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
     def real_features() -> Tensor:
         # At random, because the images of a data set may be sorted by class.
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(gan.EVAL_SEED))[:KID_IMAGES]
-        return (
-            torch.cat([network.module(batch)[0] for batch in real[chosen.to(real.device)].split(500)])
-            .to(precise)
-            .double()
-        )
+        features = [network.module(batch)[0] for batch in real[chosen.to(real.device)].split(500)]
+        return torch.cat(features).to(precise).double()
 
-    def eval_step(
-        eval_data_iter: Iterable[Tensor], critic: gan.Critic, generator: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def eval_step(eval_data_iter, critic, generator) -> tuple[Tensor, dict[str, float]]:
         recorder.seen.clear()
         samples, scores = evaluate(eval_data_iter, critic, generator)
         generated = torch.cat(recorder.seen)[:KID_IMAGES].to(precise).double()
@@ -191,8 +177,7 @@ def _further_scores(real: Tensor, generated: Tensor) -> dict[str, float]:
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(real), len(generated), 1000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the memory of all features: 10,000 vectors are little
+    with warnings.catch_warnings(action="ignore"):  # about the memory of all features: 10,000 vectors are little
         kid = KernelInceptionDistance(nn.Identity(), subsets=50, subset_size=size).to(real.device)
     kid.update(real, real=True)
     kid.update(generated, real=False)
@@ -200,9 +185,8 @@ def _further_scores(real: Tensor, generated: Tensor) -> dict[str, float]:
         torch.manual_seed(gan.EVAL_SEED)
         distance = kid.compute()[0].item()
     neighbours = min(3, size - 1)  # a folder may have fewer images than the usual three neighbours need
-    among = prc_features_to_metric(
-        generated[:PRC_IMAGES], real[:PRC_IMAGES], prc_neighborhood=neighbours, verbose=False
-    )
+    some = generated[:PRC_IMAGES], real[:PRC_IMAGES]
+    among = prc_features_to_metric(*some, prc_neighborhood=neighbours, verbose=False)
     return {"KID": distance, "precision": among["precision"], "recall": among["recall"]}
 
 

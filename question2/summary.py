@@ -1,6 +1,6 @@
 """Results of the runs as tables: each run beside its prediction, and means and standard deviations over seeds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +89,10 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
 
 def write(folder: str | Path) -> str:
     """Save the rows of :func:`collect` as ``summary.json`` in the folder, and return them as text."""
-    rows, path = collect(folder), Path(folder) / "summary.json"
+    rows, path, lines = collect(folder), Path(folder) / "summary.json", []
     if path.exists() and not path.read_bytes().startswith(b'[\n {\n  "name": "'):
         raise InputError(f"{path} exists and is not a summary: not overwritten")
     write_json(path, rows)
-    return table(rows)
-
-
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as text."""
-    lines = []
     for row in rows:
         cells = [f"{key} {format_spread(value, '.5g', '.2g')}" for key, value in row["numbers"].items()]
         seeds = f"{len(row['seeds'])} seed{'s' if len(row['seeds']) > 1 else ''}"

@@ -72,9 +72,10 @@ def test_linear_map_is_the_derivative_of_a_played_update(loss, reg):
     np.testing.assert_allclose(after, dirac_theory.alternating(game), atol=1e-5)
 
 
-steps, decays = st.floats(0.02, 0.2), st.sampled_from([0, 0.05])
+steps, decays = st.floats(0.02, 0.1), st.sampled_from([0, 0.05])
 
 
+@settings(max_examples=25)
 @given(losses, penalties, numbers, numbers, numbers, numbers, steps, steps, st.integers(1, 3), decays)
 def test_modified_flow_meets_an_update_to_the_fourth_order(loss, reg, psi0, psi1, theta, target, h, g, inner, decay):
     """Halving both steps divides the difference by about sixteen."""
@@ -100,8 +101,8 @@ def test_theory_is_within_half_a_percent_in_every_cell(loss, number):
     """Period, rate, amplitude, and the average's amplitude, of every configuration: five are games of five others."""
     hp, same = CONFIGURATIONS[f"dirac-{loss}-{number + 5}"], CONFIGURATIONS[f"dirac-{loss}-{number}"]
     assert dataclasses.replace(hp, generator_alpha_ema=None) == same
-    theta, psi = dirac.starting_points(hp.seed, games=3)  # the published table holds the others
-    result = dirac_theory.compare(hp.game, dirac.play(hp.game, theta.double(), psi.double(), hp.max_iters))
+    theta, psi = dirac.starting_points(hp.seed, games=2)  # the published table holds the others, and longer games
+    result = dirac_theory.compare(hp.game, dirac.play(hp.game, theta.double(), psi.double(), 2000))
     predicted, measured = result["predicted"], result["measured"]
     assert measured["verdict"] == predicted["verdict"]
     for key, floor in (("period", 0), ("rate", 1e-7), ("amplitude", 0)):
@@ -132,20 +133,8 @@ def test_other_targets_steps_and_critic_updates_are_predicted_too(loss, penalty,
     assert measured["amplitude"] == pytest.approx(predicted["amplitude"], rel=0.02)
 
 
-@pytest.mark.slow
-def test_the_plain_game_contracts_from_near_and_expands_from_farther_out():
-    """The played game and the modified field's flow agree on where, and so does the bisection."""
-    game = Game("JSD")
-    for radius, contracts in ((1.7, True), (2.1, False)):
-        start = np.array([radius, 0.0, 0.0])
-        played = np.abs(dirac_theory.play(game, start, 20_000).plane[:, 0])
-        states = modified_field.follow(game, start, 20_000)
-        for distance in (played, np.hypot(states[:, 0], states[:, 2])):
-            assert (distance[-2000:].mean() < distance[:2000].mean()) == contracts
-
-    def way(radius, updates):
-        return radius * (1 + (radius - 1.7) * np.linspace(0, 0.1, updates))
-
+def test_the_turning_radius_is_found_by_bisection():
+    way = lambda radius, updates: radius * (1 + (radius - 1.7) * np.linspace(0, 0.1, updates))  # noqa: E731
     assert dirac_long.turning_radius(way, 100) == pytest.approx(1.7, abs=2e-3)
 
 
@@ -155,7 +144,7 @@ def test_the_plain_game_contracts_algebraically_as_in_closed_form():
     start, growths = np.array([0.12, 0.0, 0.0]), []
     for step in (0.1, 0.05):
         turn = round(8 * np.pi / step)
-        states = modified_field.follow(Game("JSD", generator_lr=step, critic_lr=step), start, 80 * turn)
+        states = modified_field.follow(Game("JSD", generator_lr=step, critic_lr=step), start, 60 * turn)
         inverse = np.convolve(np.hypot(states[:, 0], states[:, 2]) ** -2.0, np.ones(turn) / turn, "valid")
         growths.append((inverse[-1] - inverse[turn]) / (len(inverse) - 1 - turn) / modified_field.contraction(step))
     assert growths[1] == pytest.approx(1, rel=0.02) and 2 * growths[1] - growths[0] == pytest.approx(1, rel=0.003)
@@ -167,14 +156,6 @@ def test_the_plain_game_contracts_algebraically_as_in_closed_form():
     assert distance[-200:].max() == pytest.approx(distance[:200].max(), rel=1e-4)
 
 
-def test_one_centred_penalty_ends_on_the_predicted_cycle():
-    game = Game("W1", "GP", 0.1)
-    theta, psi = torch.tensor([0.1, 3.0]), torch.tensor([[0.1, 0.1], [0.0, 0.0]])
-    result = dirac_theory.compare(game, dirac.play(game, theta, psi, updates=1500))
-    assert result["measured"]["verdict"] == result["predicted"]["verdict"] == "circles"
-    assert result["measured"]["amplitudes"] == pytest.approx([result["predicted"]["amplitude"]] * 2, rel=0.005)
-
-
 def test_strong_one_centred_penalty_settles_off_the_target_as_predicted():
     game = Game("W1", "GP", 1.5)
     result = dirac_theory.compare(
@@ -184,12 +165,10 @@ def test_strong_one_centred_penalty_settles_off_the_target_as_predicted():
     assert result["measured"]["amplitude"] == pytest.approx(result["predicted"]["amplitude"], rel=0.02)
 
 
-def test_average_of_a_circling_game_is_the_filter_of_theory():
-    game = Game("W1", None, alpha_ema=0.99)
-    result = dirac_theory.compare(game, dirac.play(game, *dirac.starting_points(3, games=4), updates=2000))
-    predicted, measured = (result[side]["averaged"]["amplitude"] for side in ("predicted", "measured"))
-    assert measured == pytest.approx(predicted, rel=0.03)
-    assert measured < 0.2 * result["measured"]["amplitude"]
+def test_a_game_that_reaches_the_target_in_one_update_converges():
+    game = Game("W1", "R1", 0.5, generator_lr=1.0, critic_lr=1.0)
+    result = dirac_theory.compare(game, dirac.play(game, torch.ones(2), torch.ones(2, 2), updates=50))
+    assert {side["verdict"] for side in result.values()} == {"converges"}
 
 
 @pytest.mark.parametrize("updates", [60, 2000])

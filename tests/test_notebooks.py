@@ -8,7 +8,6 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-from nbclient.exceptions import CellTimeoutError
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -48,16 +47,7 @@ def test_notebook_runs_with_small_parameters_and_its_sliders_move(name, tmp_path
     nbformat.write(notebook, tmp_path / "in.ipynb")
     parameters = {**SMALL[name], "out": str(tmp_path / "run")}
     options = {"cwd": ROOT, "kernel_name": "python3", "progress_bar": False, "log_output": False}
-    # Without a limit a kernel whose reply is lost is waited for without end, which has been seen on a busy machine.
-    for attempt in (1, 2):
-        try:
-            papermill.execute_notebook(
-                tmp_path / "in.ipynb", tmp_path / name, parameters, execution_timeout=300, **options
-            )
-            break
-        except CellTimeoutError:
-            if attempt == 2:
-                raise
+    papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / name, parameters, execution_timeout=300, **options)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -98,7 +88,7 @@ import subprocess
 real = subprocess.run
 subprocess.run = lambda command, **options: print("pip", command[-1]) if "pip" in command else real(command, **options)
 """
-WHERE = "\nimport question3.sliders\nprint(pathlib.Path(question3.sliders.__file__).parent.parent.resolve())"
+WHERE = "\nimport lab\nprint(pathlib.Path(lab.__file__).parent.parent.resolve())"
 
 
 def run_first_cell(folder: Path, repository: str = "") -> subprocess.CompletedProcess:
@@ -126,20 +116,16 @@ def test_the_first_cell_unpacks_the_archive_beside_it(archive, tmp_path):
 
 @pytest.mark.parametrize("broken", ["missing", "truncated", "damaged"])
 def test_a_broken_archive_is_one_line_and_leaves_nothing(broken, archive, tmp_path):
+    middle = len(archive) // 2
+    rest = b"" if broken == "truncated" else bytes(100) + archive[middle + 100 :]
     if broken != "missing":
-        middle = len(archive) // 2
-        rest = b"" if broken == "truncated" else bytes(100) + archive[middle + 100 :]
         (tmp_path / "colab.zip").write_bytes(archive[:middle] + rest)
     done = run_first_cell(tmp_path)
-    assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("colab.zip is missing or damaged")
+    assert done.returncode == 1 and line.startswith("colab.zip is missing or damaged")
     assert not (tmp_path / "project").exists()
-    (tmp_path / "colab.zip").write_bytes(archive)
-    assert_the_code_is_in_project(tmp_path, run_first_cell(tmp_path))
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this copy of the project is no git repository")
 def test_the_first_cell_clones_the_address(tmp_path):
-    if not (ROOT / ".git").exists():
-        pytest.skip("this copy of the project is no git repository that could be cloned")
     assert_the_code_is_in_project(tmp_path, run_first_cell(tmp_path, ROOT.as_uri()))

@@ -55,20 +55,10 @@ def test_without_network_and_file_the_error_says_what_to_do(tmp_path, monkeypatc
     assert name == "digits" and train.shape[1:] == (3, 32, 32) and len(train) + len(test) == 1797
 
 
-@pytest.mark.parametrize("broken", ["text", "missing", "shape", "type"])
-def test_broken_files_are_refused(tmp_path, broken):
-    published = arrays()
-    path = tmp_path / "cifar10.npz"
-    if broken == "text":
-        path.write_text("not an archive")
-    else:
-        changes = {
-            "missing": {},
-            "shape": {"x_test": published["x_test"][:3]},
-            "type": {"x_test": published["x_test"] / 255},
-        }
-        rest = {k: v for k, v in published.items() if k != "x_test"}
-        np.savez(path, **rest, **changes[broken])
+@pytest.mark.parametrize("x_test", [None, arrays(3)["x_test"], arrays()["x_test"] / 255], ids=["none", "few", "type"])
+def test_broken_files_are_refused(tmp_path, x_test):
+    changed = {key: value for key, value in {**arrays(), "x_test": x_test}.items() if value is not None}
+    np.savez(tmp_path / "cifar10.npz", **changed)
     with pytest.raises(data.DataUnavailableError, match=r"cifar10\.npz"):
         data.cifar10(tmp_path)
 
@@ -79,10 +69,13 @@ def test_published_images_have_the_published_mean(real_cifar):
     torch.testing.assert_close(mean, torch.tensor([0.49140, 0.48216, 0.44653]), atol=1e-5, rtol=0)
 
 
-def test_labels_of_another_byte_order_are_read(tmp_path):
+def test_labels_are_read_in_any_byte_order_and_refused_beyond_nine(tmp_path):
     published = arrays()
     np.savez(tmp_path / "cifar10.npz", **published | {"y_train": published["y_train"].astype(">i4")})
     assert np.array_equal(data.cifar10(tmp_path).train_labels.numpy(), published["y_train"])
+    np.savez(tmp_path / "cifar10.npz", **published | {"y_train": published["y_train"] + 5})
+    with pytest.raises(data.DataUnavailableError, match="labels"):
+        data.cifar10(tmp_path)
 
 
 @pytest.fixture
@@ -110,35 +103,29 @@ def test_folder_of_images_is_read_and_resized(tmp_path, folder):
     assert data.image_folder(os.path.relpath(folder)).equal(train)
 
 
-@pytest.mark.parametrize("content", [b"no image", b"", None], ids=["text", "empty", "dead link"])
-def test_file_that_is_no_image_is_named(tmp_path, folder, content):
-    if content is None:
-        (folder / "d.png").symlink_to(tmp_path / "gone.png")
-    else:
-        (folder / "d.png").write_bytes(content)
+def test_file_that_is_no_image_is_named_and_so_is_one_that_is_too_large(folder, monkeypatch):
+    (folder / "d.png").write_bytes(b"no image")
     with pytest.raises(data.DataUnavailableError, match=r"d\.png cannot be read as an image"):
+        data.image_folder(folder)
+    Image.new("L", (32, 32)).save(folder / "d.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(data.DataUnavailableError, match=r"d\.png"):
         data.image_folder(folder)
 
 
 def test_folders_with_fewer_than_two_images_are_refused(tmp_path, folder):
     with pytest.raises(data.DataUnavailableError, match="holds 1 images"):
         data.load_images(str(folder), tmp_path)
-    (folder / "z.png").unlink()
-    with pytest.raises(data.DataUnavailableError, match="holds 0 images"):
-        data.load_images(str(folder), tmp_path)
 
 
 def test_hidden_files_and_folders_and_folders_named_like_images_are_skipped(folder):
-    Image.new("L", (32, 32), 1).save(folder / "a.png")
-    (folder / "._a.png").write_bytes(b"what macOS puts beside a file")
-    for name in (".ipynb_checkpoints", "__MACOSX", "x.png"):
+    (folder / "._z.png").write_bytes(b"what macOS puts beside a file")
+    for name in (".ipynb_checkpoints", "x.png"):
         (folder / name).mkdir()
-    (folder / "__MACOSX" / "._a.png").write_bytes(b"the same in an archive")
     Image.new("L", (32, 32), 2).save(folder / ".ipynb_checkpoints" / "a-checkpoint.png")
     Image.new("L", (32, 32), 3).save(folder / "x.png" / "b.png")
-    assert data.image_folder(folder)[:, 0, 0, 0].tolist() == [1, 3, 77]
     hidden = folder.rename(folder.parent / ".pictures")  # one that was named may be hidden itself
-    assert len(data.image_folder(hidden)) == 3
+    assert data.image_folder(hidden)[:, 0, 0, 0].tolist() == [3, 77]
 
 
 def test_16_bits_keep_their_brightness(folder):
@@ -161,14 +148,11 @@ def test_transparent_images_are_put_over_white(folder):
     Image.fromarray(pixels).save(folder / "a.png")
     colour, alpha = pixels[..., :3], pixels[..., 3:] / 255
     assert np.abs(first_of(folder) - (alpha * colour + (1 - alpha) * 255)).max() <= 1
-    (folder / "a.png").unlink()
     half = Image.new("P", (32, 32), 0)  # red, which is transparent, and blue
     half.putpalette([255, 0, 0, 0, 0, 255])
     half.paste(1, (16, 0, 32, 32))
-    for suffix in ("gif", "png"):
-        half.save(folder / f"a.{suffix}", transparency=0)
-        assert first_of(folder)[5, [5, 25]].tolist() == [[255] * 3, [0, 0, 255]]
-        (folder / f"a.{suffix}").unlink()
+    half.save(folder / "a.gif", transparency=0)
+    assert first_of(folder)[5, [5, 25]].tolist() == [[255] * 3, [0, 0, 255]]
 
 
 def test_a_program_in_postscript_is_not_run(folder, monkeypatch):

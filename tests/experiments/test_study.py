@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -63,28 +64,26 @@ def test_the_last_metric_is_the_mean_of_the_last_500_updates():
     assert row["rank_correlation"] is None  # of no evaluation
 
 
-def results(**finals) -> tuple[list, list]:
-    """Runs of two configurations in three seeds, whose averaged generators end at given distances."""
-    runs = plan("cifar10-*-3", [1, 2, 3])
-    assert {run.name for run in runs} == {f"cifar10-{name}-3" for name in finals}
-    after = {"FID_trained": 1.0}
-    distances = [finals[run.name.split("-")[1]][run.hp.seed - 1] for run in runs]
-    return runs, [{"metrics": lines(), "final": {**SCORED, **after, "FID": distance}} for distance in distances]
-
-
 def test_differences_are_paired_by_seed():
-    runs, found = results(jsd=[1.0, 5.0, 9.0], w1=[2.0, 6.5, 10.5])
-    rows = gan_summary.configurations(runs, found, "")
-    assert [row["name"] for row in rows] == ["cifar10-jsd-3", "cifar10-w1-3"]
+    runs, finals = plan("cifar10-*-3", [1, 2, 3]), {"jsd": [1.0, 5.0, 9.0], "w1": [2.0, 6.5, 10.5]}
+    results = {
+        run.label: {
+            "metrics": lines(),
+            "final": {**SCORED, "FID_trained": 1.0, "FID": finals[run.hp.loss_type.lower()][run.hp.seed - 1]},
+        }
+        for run in runs
+    }
+    rows = gan_summary.configurations(runs, results, "")
+    assert [(row["name"], row["penalty"]) for row in rows] == [("cifar10-jsd-3", "R1"), ("cifar10-w1-3", "R1")]
     assert [run["seed"] for run in rows[0]["runs"]] == [1, 2, 3]
-    assert rows[0]["final"]["FID"]["mean"] == 5 and rows[0]["final"]["FID"]["deviation"] == 4
+    assert rows[0]["final"]["FID"] == {"mean": 5, "deviation": 4, "values": finals["jsd"]}
     assert rows[1]["rank_correlations"]["FID_trained"]["range"][0] == rows[1]["rank_correlation"]["mean"]
     (pair,) = gan_summary.differences(rows)
     entry = pair["scores"]["FID"]
     assert entry["values"] == [-1.0, -1.5, -1.5]
-    test = ttest_rel([1.0, 5.0, 9.0], [2.0, 6.5, 10.5]).confidence_interval(0.95)
+    test = ttest_rel(finals["jsd"], finals["w1"]).confidence_interval(0.95)
     assert entry["interval"] == pytest.approx([test.low, test.high])
-    one = gan_summary.configurations(runs[:2], found[:2], "")
+    one = gan_summary.configurations(runs[::3], results, "")
     assert gan_summary.differences(one)[0]["scores"]["FID"]["interval"] is None
 
 
@@ -109,27 +108,35 @@ def test_nearest_images_are_those_of_the_whole_matrix_of_distances():
     distance, index = gan_samples.nearest(network, queries, train, neighbours=4)
     features = [network.module(images)[0].double() for images in (queries, train)]
     expected = (features[0][:, None] - features[1]).norm(dim=-1).sort(dim=1)
-    torch.testing.assert_close(distance.double(), expected.values[:, :4], rtol=1e-3, atol=1e-4)
-    assert torch.equal(index, expected.indices[:, :4])
+    np.testing.assert_allclose(distance, expected.values[:, :4], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(index, expected.indices[:, :4])
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.lists(st.integers(0, 9), min_size=1, max_size=20))
 def test_data_copying_counts_pairs(generated, held_out):
-    found = gan_samples.data_copying(torch.tensor(generated), torch.tensor(held_out))
+    found = gan_samples.data_copying(np.array(generated), np.array(held_out))
     pairs = [1.0 if a < b else 0.5 if a == b else 0.0 for a in generated for b in held_out]
     assert found["probability_nearer"] == pytest.approx(sum(pairs) / len(pairs))
 
 
-@torch.no_grad()
 def test_a_generator_that_copies_is_found_out_and_fresh_images_are_not():
     network, train = random_network(), random_images(600, 1)
-    held_out, copies, fresh = random_images(200, 2), train[100:200], random_images(200, 3)
-    real, copied, new = (
-        gan_samples.nearest(network, images, train, 1)[0][:, 0] for images in (held_out, copies, fresh)
-    )
-    assert gan_samples.data_copying(copied, real)["probability_nearer"] > 0.99
-    assert gan_samples.data_copying(copied, real)["p_value"] < 1e-9
-    assert abs(gan_samples.data_copying(new, real)["probability_nearer"] - 0.5) < 0.15
+    sets = {"held out": random_images(200, 2), "copies": train[100:200], "fresh": random_images(200, 3)}
+    found = {name: gan_samples.nearest(network, images, train, 1)[0][:, 0] for name, images in sets.items()}
+    copied, fresh = (gan_samples.data_copying(found[name], found["held out"]) for name in ("copies", "fresh"))
+    assert copied["probability_nearer"] > 0.99 and copied["p_value"] < 1e-9
+    assert abs(fresh["probability_nearer"] - 0.5) < 0.15
+
+
+def test_damage_grows_with_its_strength():
+    test = random_images(60, 2)
+    shown = images.Images("none", random_images(100, 1), test, random_network(), Management())
+    kinds = gan_samples.damaged(shown, torch.arange(60) % 10, count=50)
+    errors = [(batch.float() - kinds["noise"][0.0]).abs().mean() for batch in kinds["noise"].values()]
+    assert errors == sorted(errors) and errors[0] == 0 and torch.equal(kinds["blur"][0.0], kinds["noise"][0.0])
+    rows = {test[i].numpy().tobytes(): i % 10 for i in range(60)}
+    assert {rows[image.numpy().tobytes()] for image in kinds["missing classes"][8]} == {8, 9}
+    assert [len({i.numpy().tobytes() for i in batch}) for batch in kinds["memorised subset"].values()] == [50, 10, 2, 2]
 
 
 def test_anchors_are_in_their_order(tmp_path):

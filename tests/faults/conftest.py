@@ -20,7 +20,7 @@ import train
 import vae
 from experiments import classifier
 from lab import checkpoint
-from lab.files import fingerprint
+from lab.files import fingerprint, read_json
 
 ROOT = Path(__file__).parent.parent.parent
 LONG = os.environ.get("FAULTS") == "long"
@@ -30,20 +30,22 @@ LONG = os.environ.get("FAULTS") == "long"
 class Trainer:
     """A command, its entry point, the folder below ``--out`` that it claims, and where its checkpoint lies."""
 
-    program: tuple[str, ...]
+    program: str
     main: Callable[[list[str]], None]
-    arguments: tuple[str, ...]
+    options: str
     folder: str = ""
     place: str = "checkpoint.pt"
 
-    def command(self, out: Path, *more: str) -> list[str]:
-        return [sys.executable, *self.program, *self.arguments, "--out", str(out), *more]
+    @property
+    def arguments(self) -> list[str]:
+        return self.options.split()
 
     def start(self, out: Path, *more: str, **keywords: Any) -> subprocess.Popen:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of tests in the background, and inherited
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        command = [sys.executable, self.program, *self.arguments, "--out", str(out), *more]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self.command(out, *more), cwd=ROOT, **pipes, **keywords)
+        return subprocess.Popen(command, cwd=ROOT, **pipes, **keywords)
 
 
 IMAGES = "--config=cifar10-jsd-2 --dataset=digits --scores=none --device=cpu --generator_dimh=2 --critic_dimh=2"
@@ -51,17 +53,9 @@ IMAGES += " --generator_dimz=4 --batch_size=8 --max_iters=20 --log_every=5 --eva
 FLOWS = "--from samples --data arcs --num_layers 1 --num_iter 2000 --compile no --workers 1"
 GAME = "--config=dirac-jsd-8 --max_iters=2000 --log_every=200 --games=2 --workers=1 --viz=no"
 TRAINERS = {
-    "vae": Trainer(
-        ("vae.py",), vae.main, ("--dataset", "digits", "--epochs", "2", "--latent_size", "3", "--num_samples", "2")
-    ),
-    "train": Trainer(("train.py",), train.main, tuple(FLOWS.split()), place="from_samples_l1/checkpoint.pt"),
-    "images": Trainer(
-        ("run_exp.py",),
-        run_exp.cli,
-        tuple(IMAGES.split()),
-        "cifar10-jsd-2-31415",
-        "cifar10-jsd-2-31415/checkpoint.pt",
-    ),
+    "vae": Trainer("vae.py", vae.main, "--dataset digits --epochs 2 --latent_size 3 --num_samples 2"),
+    "train": Trainer("train.py", train.main, FLOWS, place="from_samples_l1/checkpoint.pt"),
+    "images": Trainer("run_exp.py", run_exp.cli, IMAGES, "cifar10-jsd-2-31415", "cifar10-jsd-2-31415/checkpoint.pt"),
 }
 
 
@@ -70,30 +64,13 @@ def trainer(request) -> Trainer:
     return TRAINERS[request.param]
 
 
-def small_cifar10(folder: Path) -> Path:
-    """A file of CIFAR-10's form with few images."""
-    chance = np.random.default_rng(0)
-    images, labels = chance.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8), np.arange(200) % 10
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "cifar10.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
-    return folder
-
-
-@pytest.fixture(params=[*TRAINERS, "dirac", "classifier"] if LONG else TRAINERS)
-def any_trainer(request, tmp_path_factory) -> Trainer:
-    """The five programs that train or play; three of them where time is short."""
-    if request.param == "dirac":
-        place = "dirac-jsd-8-31415/checkpoint.pt"
-        return Trainer(("run_exp.py",), run_exp.cli, tuple(GAME.split()), "dirac-jsd-8-31415", place)
-    if request.param == "classifier":
-        return classifier_trainer(tmp_path_factory.mktemp("data"))
-    return TRAINERS[request.param]
-
-
 def classifier_trainer(folder: Path) -> Trainer:
-    """The classifier's training on few images, which are written to a folder."""
-    arguments = f"--width 2 --epochs 4 --batch_size 40 --device cpu --data {small_cifar10(folder)}"
-    return Trainer(("-m", "experiments.classifier"), classifier.main, tuple(arguments.split()))
+    """The classifier's training on few images of CIFAR-10's form, which are written to a folder."""
+    folder.mkdir()
+    images, labels = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8), np.arange(200) % 10
+    np.savez(folder / "cifar10.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    options = f"--width 2 --epochs 4 --batch_size 40 --device cpu --data {folder}"
+    return Trainer("experiments/classifier.py", classifier.main, options)
 
 
 def without_times(value: Any) -> Any:
@@ -107,20 +84,17 @@ def without_times(value: Any) -> Any:
 
 def outcome(out: Path) -> dict[str, Any]:
     """What runs leave in a folder, without what depends on the clock."""
-    found: dict[str, Any] = {}
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
-        name = str(path.relative_to(out))
-        if path.name in ("checkpoint.pt", "generator.pt", "classifier.pt"):
-            state = checkpoint.load(path)
-            assert state is not None
-            found[name] = without_times(state)
-        elif path.name == "result.json":
-            found[name] = without_times(json.loads(path.read_text()))
-        elif path.name == "metrics.jsonl":
-            found[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
-        elif path.suffix == ".png":
-            found[name] = path.read_bytes()
-    return found
+    read: dict[str, Callable[[Path], Any]] = {
+        ".pt": checkpoint.load,
+        ".jsonl": lambda path: [json.loads(line) for line in path.read_text().splitlines()],
+        ".png": lambda path: path.read_bytes(),
+    }
+    files = [path for path in out.rglob("*") if path.suffix in read or path.name == "result.json"]
+    return {
+        str(path.relative_to(out)): without_times(read.get(path.suffix, read_json)(path))
+        for path in files
+        if ".previous." not in path.name
+    }
 
 
 def newest(out: Path) -> int:
@@ -132,10 +106,13 @@ def newest(out: Path) -> int:
     return latest
 
 
+NOTES = ("it/s]", "%|", "training images", "compiling, up to", "machine is busy")
+
+
 def messages(error: str) -> list[str]:
-    """What was said on standard error, without progress bars."""
+    """What was said on standard error, without progress bars and what each run says of its data and its machine."""
     lines = error.replace("\r", "\n").splitlines()
-    return [line for line in lines if line.strip() and "it/s]" not in line and "%|" not in line]
+    return [line for line in lines if line.strip() and not any(note in line for note in NOTES)]
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 import experiments.__main__
 import vae
-from lab import checkpoint, interruption, options
+from lab import checkpoint, interruption
 from lab.device import has_compiler
 from tests.faults.conftest import LONG, ROOT, TRAINERS, Trainer, classifier_trainer, messages, newest, outcome
 
@@ -129,27 +128,13 @@ def test_a_stop_reaches_all_workers_and_begins_nothing(how, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM] if LONG else [signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [GAMES, LOCAL], ids=["games", "local"])
 def test_games_and_local_runs_that_are_asked_to_stop(arguments, number, tmp_path):
-    game = Trainer(("run_exp.py",), print, tuple(arguments.split()))
+    game = Trainer("run_exp.py", print, arguments)
     process = game.start(tmp_path, start_new_session=True)
     wait_for(lambda: list(tmp_path.glob("*/config.json")), process)
     os.killpg(process.pid, number)  # as "timeout" does, and a terminal's Ctrl-C
     error = ends(process)
     assert process.returncode == 128 + number and "Traceback" not in error, error
     assert "resume" in messages(error)[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
-def test_a_worker_that_the_system_ends_is_one_line(tmp_path):
-    process = TRAINERS["train"].start(tmp_path, *FLOWS, start_new_session=True)
-    wait_for(lambda: newest(tmp_path), process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
-    error = ends(process)
-    (line,) = messages(error)
-    assert process.returncode == 2 and line.startswith("error: ") and "run the same command to resume" in line
-    assert "from_samples_l3" in line or "from_samples_l2" in line
 
 
 @pytest.mark.slow
@@ -200,20 +185,15 @@ def test_experiments_refuse_in_one_line(tmp_path, refused):
 
 REFUSED = [
     ("vae", ["--latent_size", str(10**12)]),
-    ("vae", ["--batch_size", "-1"]),
     ("vae", ["--learning_rate", "nan"]),
     ("vae", ["--seed", str(10**30)]),
-    ("vae", ["--device", "meta"]),
     ("vae", ["--out", "x" * 300]),
     ("vae", ["--dataset", "/nonexistent/own.npz"]),
-    ("train", ["--seed", str(2**64)]),
     ("train", ["--lr", "inf"]),
     ("train", ["--num_layers"]),
     ("images", ["--max_minutes", "nan"]),
-    ("images", ["--critic_lr", "-1"]),
     ("images", ["--generator_betas", "0", "1"]),
     ("images", ["--batch_size", str(10**15)]),
-    ("images", ["--out", "x" * 300]),
 ]
 
 
@@ -222,12 +202,6 @@ def test_bad_input_is_one_line(name, more, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer = TRAINERS[name]
     refused(trainer.main, [*trainer.arguments, "--out", str(tmp_path / "run"), *more])
-
-
-def test_numbers_of_more_bits_than_torch_takes_are_refused_before_anything_is_done(capsys):
-    with pytest.raises(SystemExit) as stop:
-        options.parse(vae.Hyperparameters, "", ["--epochs", str(10**30)])
-    assert stop.value.code == 2 and "epochs must be below 2**63" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -239,17 +213,19 @@ def test_a_reader_that_leaves_is_no_error():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*TRAINERS, "dirac"])
-def test_what_a_notebook_leaves_in_the_environment_stops_nothing(name, tmp_path):
-    """A back end of figures that is not installed, and a compiler's cache that cannot be written."""
+def test_programs_give_no_warnings_and_what_a_notebook_leaves_in_the_environment_stops_nothing(name, tmp_path):
+    """A back end of figures that is not installed, CUDA's compiler without a GPU, a cache that cannot be written."""
     (tmp_path / "file").touch()
     environment = {
         **os.environ,
         "MPLBACKEND": "module://not_installed",
+        "CUDA_HOME": str(tmp_path / "cuda"),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache"),
     }
-    game = Trainer(("run_exp.py",), print, ("--config", "dirac-w1-[12]", "--max_iters", "50", "--workers", "2"))
-    compiled = [] if name in ("images", "dirac") or not has_compiler() else ["--compile", "yes"]
-    process = TRAINERS.get(name, game).start(tmp_path / "run", *compiled, env=environment)
+    trainer = TRAINERS.get(name, Trainer("run_exp.py", print, "--config dirac-w1-[12] --max_iters 50 --workers 2"))
+    more = ["--scores", "classifier", "--eval_samples", "20", "--final_samples", "20"] if name == "images" else []
+    more += ["--compile", "yes"] if name in ("vae", "train") and has_compiler() else []
+    process = trainer.start(tmp_path / "run", *more, env=environment)
     _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
     assert [line for line in messages(error) if "uncompiled" not in line and "is ignored" not in line] == []
@@ -260,7 +236,7 @@ def test_what_a_notebook_leaves_in_the_environment_stops_nothing(name, tmp_path)
 @pytest.mark.parametrize("name", ["dirac", *(TRAINERS if LONG else ["train"])])
 def test_a_folder_that_is_deleted_during_a_run_is_one_line_and_the_same_command_starts_again(name, tmp_path):
     more = {**ENDLESS, "train": ["--num_layers", "3", "1", "--num_iter", "20000"], "dirac": ["--max_iters=30000"]}
-    trainer = TRAINERS.get(name, Trainer(("run_exp.py",), print, tuple(GAMES.split())))
+    trainer = TRAINERS.get(name, Trainer("run_exp.py", print, GAMES))
     out = tmp_path / "run"
     process = trainer.start(out, *more[name])
     wait_for(lambda: list(out.rglob("config.json" if name == "dirac" else "checkpoint.pt")), process)
@@ -270,46 +246,6 @@ def test_a_folder_that_is_deleted_during_a_run_is_one_line_and_the_same_command_
     (line,) = messages(error)
     assert process.returncode == 2 and line.startswith("error: ") and "No such file" in line
     assert not any(path.is_file() for path in out.rglob("*") if path.name[0] != ".")
-
-
-COMPILED = """
-import torch
-from lab.device import compile_where_possible
-x = torch.arange(8.0)
-print((compile_where_possible(lambda x: (x.sin() * 2 + x.cos()).sum())(x)).item())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
-def test_a_compiler_that_fails_and_a_damaged_cache_do_not_stop_a_run(tmp_path):
-    def run(**environment: str) -> tuple[str, list[str]]:
-        done = subprocess.run(
-            [sys.executable, "-c", COMPILED],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), **environment},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1], [line for line in done.stderr.splitlines() if "compiling" in line]
-
-    expected, said = run()
-    assert not said
-    libraries = list((tmp_path / "cache").rglob("*.so"))
-    assert libraries
-    for library in libraries:
-        library.write_bytes(b"")  # what a kill of the linker leaves
-    again, said = run()
-    assert "damaged" in said[0]
-    if len(said) == 1:
-        assert again == expected
-    else:  # torch 2.8 remembers, as long as the process lives, what the damaged library said of the processor
-        assert "uncompiled" in said[1] and float(again) == pytest.approx(float(expected))
-    again, said = run()
-    assert again == expected and not said  # it has been mended
-    again, said = run(TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "fresh"), CXX="/bin/false")
-    assert float(again) == pytest.approx(float(expected)) and "uncompiled" in said[-1]
 
 
 @pytest.mark.slow

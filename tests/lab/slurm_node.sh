@@ -6,6 +6,10 @@ action=${1:?start or stop} folder=${2:?a folder}
 conf=$folder/slurm.conf
 
 stop() {
+  for _ in $(seq 50); do  # until its last jobs are gone
+    [ -n "$(SLURM_CONF=$conf squeue -h 2>/dev/null)" ] || break
+    sleep 0.2
+  done
   for name in slurmctld slurmd munged; do
     if [ -f "$folder/$name.pid" ]; then
       kill "$(cat "$folder/$name.pid")" 2>/dev/null || true

@@ -49,16 +49,23 @@ def test_a_compiled_function_gives_the_same():
 UNCOMPILED = """
 import torch
 from lab.device import compile_where_possible
-print(compile_where_possible(lambda x: (x.sin() + 1).sum())(torch.zeros(3)).item())
+print([compile_where_possible(lambda x: (x.sin() + i).sum())(torch.zeros(3)).item() for i in range(2)])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not device.has_compiler(), reason="no C++ compiler here")
-def test_a_compilers_cache_that_cannot_be_written_is_one_line(tmp_path):
+@pytest.mark.parametrize(("cache", "compiler"), [("file/cache", ""), ("cache", "/bin/false")])
+def test_a_compiler_that_fails_or_cannot_write_its_cache_is_one_line(cache, compiler, tmp_path):
     (tmp_path / "file").touch()
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / cache), "CXX": compiler}
     done = subprocess.run([sys.executable, "-c", UNCOMPILED], env=environment, capture_output=True, text=True)
-    assert done.stdout == "3.0\n", done.stderr
-    (line,) = done.stderr.splitlines()
-    assert "uncompiled" in line
+    assert done.stdout.splitlines()[-1] == "[0.0, 3.0]", done.stderr
+    assert ["uncompiled" in line for line in done.stderr.splitlines()] == [True, True]
+
+
+def test_an_error_of_a_function_that_cannot_be_compiled_is_its_own(monkeypatch):
+    monkeypatch.setattr(device, "has_compiler", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    with pytest.raises(RuntimeError, match="size"):
+        device.compile_where_possible(torch.add)(torch.zeros(2), torch.zeros(3))

@@ -68,7 +68,7 @@ def test_a_colour_bar_has_the_range_of_the_colours_and_marks_higher_values(tmp_p
         assert (bar.vmin, bar.vmax, bar.extend, bar.ax.get_ylabel()) == (0, 3, arrow, "density")
 
 
-@pytest.mark.parametrize("factor", [1.3, 5, 50, 1e5, 1e9])
+@pytest.mark.parametrize("factor", [1.3, 50, 1e9])
 def test_a_logarithmic_axis_has_some_labels_and_not_many(tmp_path, factor):
     with figures.figure(tmp_path / "axis.svg", size=(figures.HALF, 1.85)) as (axes,):
         axes.plot([0.02, 0.02 * factor])
@@ -81,9 +81,7 @@ def test_a_logarithmic_axis_has_some_labels_and_not_many(tmp_path, factor):
         assert [float(label) for label in labels] == pytest.approx(list(axes.get_yticks()))
 
 
-def test_an_image_grid_asks_for_square_images(tmp_path):
-    with pytest.raises(ValueError, match="square"):
-        figures.image_grid(tmp_path / "a.png", torch.zeros(2, 5), columns=1)
-    figures.image_grid(tmp_path / "a.png", torch.ones(2, 4), columns=2, scale=3)
+def test_an_image_grid_is_dark_ink_enlarged(tmp_path):
+    figures.image_grid(tmp_path / "a.png", torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0]]), columns=2, scale=3)
     ink = np.array(Image.open(tmp_path / "a.png").convert("L"))
-    assert ink.shape == (3 * 4, 3 * 7) and ink[6, 6] == 0
+    assert ink.shape == (3 * 4, 3 * 7) and (ink[3:9, 3:9] == np.kron([[0, 255], [255, 0]], np.ones((3, 3)))).all()

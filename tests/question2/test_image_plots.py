@@ -30,7 +30,7 @@ def write_grids(folder, steps) -> dict[int, torch.Tensor]:
 def test_tiles_are_those_that_the_grid_was_made_of(tmp_path):
     images = write_grids(tmp_path, [5])[5]
     grid = image_plots.read_grid(tmp_path / "samples_000005.png")
-    assert all(torch.equal(image_plots.tile(grid, i), images[i]) for i in (0, 7, 8, 63))
+    assert torch.equal(image_plots.tiles(grid), images)
 
 
 def test_curves_leave_out_a_distance_of_another_number_of_samples():

@@ -1,11 +1,7 @@
 """Image runs on the stand-in: they learn, resume to the bit after any kill, and keep their records straight."""
 
-import contextlib
-import copy
 import dataclasses
 import json
-import pickle
-import types
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,7 @@ import run_exp
 from gan import w1
 from lab import checkpoint
 from lab import device as machine
-from model import Critic, Generator
+from model import Critic
 from question2 import images as image_runs
 from question2 import score
 from question2.configurations import CONFIGURATIONS, Management, Run, plan
@@ -40,13 +36,11 @@ def train(tmp_path, hp, images=None, **management):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name.startswith("cifar10")])
 def test_every_configuration_trains_and_writes_what_it_should(tmp_path, name):
-    players, lines, step = train(tmp_path, small(name, max_iters=12))
-    assert step == 12 and [line["step"] for line in lines] == [5, 10, 12]
+    players, lines, step = train(tmp_path, small(name, max_iters=7))
+    assert step == 7 and [line["step"] for line in lines] == [5, 7]
     (folder,) = tmp_path.iterdir()
     assert lines == [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {path.name for path in folder.glob("*.png")} == {
-        f"{kind}samples_{step}.png" for kind in ("", "trained_") for step in ("000010", "000012")
-    }
+    assert {path.name for path in folder.glob("*.png")} == {"samples_000007.png", "trained_samples_000007.png"}
     assert any(path.name.startswith("events.out") for path in folder.iterdir())
     assert all(torch.isfinite(p).all() for p in players.averaged.parameters())
     assert not torch.equal(players.averaged.layers[0].weight, players.generator.layers[0].weight)
@@ -62,7 +56,7 @@ def test_metric_is_the_mean_over_the_updates_since_the_last_line(tmp_path, monke
 
 def test_batches_are_images_in_their_range():
     images = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
-    batch = next(image_runs.Batches(images, 500))
+    batch = next(image_runs.random_batches(images, 500))
     assert batch.shape == (500, 3, 32, 32) and batch.dtype == torch.float32
     assert set(((batch + 1) * 127.5).round().int().unique().tolist()) <= set(range(256))
     assert batch.min() < -0.9 and batch.max() > 0.9
@@ -94,34 +88,6 @@ def test_time_limit_stops_cleanly_and_the_same_command_resumes(tmp_path, capsys)
     assert generator(torch.randn(3, SMALL["generator_dimz"])).shape == (3, 3, 32, 32) and not generator.training
 
 
-def test_random_numbers_of_another_device_start_from_a_seed_that_follows_from_them(monkeypatch, capsys):
-    cpu, drawn = image_runs.RandomState(torch.device("cpu")), []
-    saved = cpu.state_dict()
-    with monkeypatch.context() as patch:  # CUDA's state has 16 bytes
-        patch.setattr(torch.cuda, "get_rng_state", lambda device: torch.arange(16, dtype=torch.uint8))
-        of_cuda = image_runs.RandomState(torch.device("cuda")).state_dict()
-    for state in (saved, of_cuda, of_cuda):
-        torch.manual_seed(0)
-        cpu.load_state_dict(state)
-        drawn.append(torch.rand(3))
-    assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[0], drawn[1])
-    image_runs.RandomState(torch.device("cuda")).load_state_dict(saved)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and all("changes its device to" in line for line in lines)
-
-
-def test_fast_path_runs_in_bfloat16_and_agrees_with_the_plain_one():
-    torch.manual_seed(0)
-    noise, x = torch.randn(4, 6), torch.rand(4, 3, 32, 32) * 2 - 1
-    for network, inputs in [(Generator(6, 4), noise), (Critic(4, sn=True), x)]:
-        network.eval()
-        plain = network(inputs)
-        fast = machine.in_bfloat16(network)(inputs)
-        assert torch.equal(network(inputs), plain)  # the network itself is what it was
-        assert fast.dtype == torch.float32 and not torch.equal(plain, fast)
-        torch.testing.assert_close(plain, fast, rtol=0.05, atol=0.05)
-
-
 def test_large_critic_values_keep_their_digits_in_bfloat16():
     torch.manual_seed(0)
     critic, (p, q) = Critic(16), torch.rand(2, 64, 3, 32, 32) * 2 - 1
@@ -132,23 +98,6 @@ def test_large_critic_values_keep_their_digits_in_bfloat16():
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=0)
     assert not torch.equal(fast, fast.bfloat16().float())  # whose step is 4 between 512 and 1,024
     assert (w1(*fast.double()).item() * 2**10) % 1  # the mean of 64 multiples of 4 has no such digits
-
-
-def test_a_copy_of_a_network_in_training_gives_the_copys_outputs(tmp_path):
-    """In every precision: nothing in a network refers to another one."""
-    for bfloat16 in (False, True):
-        hp, images = small("cifar10-jsd-2"), data.digit_images()
-        players = image_runs.Players(hp, images.device, fast=True)
-        image_runs.make_advance(hp, players, images, torch.zeros(()), bfloat16)()
-        for network, inputs in [(players.critic, torch.rand(2, 3, 32, 32)), (players.generator, torch.randn(2, 4))]:
-            copied = copy.deepcopy(network).eval()
-            if isinstance(network, Generator):  # spectral normalisation keeps a network from being pickled, by itself
-                copied = pickle.loads(pickle.dumps(copied))
-            with torch.no_grad():
-                before = copied(inputs)
-                for parameter in network.parameters():
-                    parameter.zero_()
-                assert torch.equal(copied(inputs), before) and not torch.equal(network.eval()(inputs), before)
 
 
 @pytest.mark.slow
@@ -173,9 +122,7 @@ def test_what_is_scored_is_what_is_kept(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "bfloat16"), [("cifar10-jsd-2", True), ("cifar10-w1-3", True), ("cifar10-w1-3", False)]
-)
+@pytest.mark.parametrize(("name", "bfloat16"), [("cifar10-jsd-2", True), ("cifar10-w1-3", False)])
 def test_fast_path_trains_like_the_plain_one(tmp_path, monkeypatch, name, bfloat16):
     hp = small(name, max_iters=20, critic_lr=2e-3)
     plain = train(tmp_path / "plain", hp)[1]
@@ -195,40 +142,6 @@ def after(hp, images, updates, graphed):
     for _ in range(updates):
         advance()
     return players, first
-
-
-def test_calls_before_and_after_the_capture_are_one_update_each(monkeypatch):
-    """On a stand-in for CUDA's graphs: what is launched while one is captured is kept for replays, and not done."""
-    done, warm_up, targets = [], [], []
-
-    class CUDAGraph:
-        def __init__(self):
-            self.launches = []
-
-        def replay(self):
-            done.extend(self.launches)
-
-    @contextlib.contextmanager
-    def capture(graph, stream):
-        assert not graph.launches and stream is warm_up[0]
-        targets.append(graph.launches)
-        yield
-        targets.pop()
-
-    @contextlib.contextmanager
-    def on_stream(stream):
-        warm_up.append(stream)
-        yield
-
-    stream = types.SimpleNamespace(wait_stream=lambda other: None)
-    stand_ins = {"CUDAGraph": CUDAGraph, "graph": capture, "stream": on_stream}
-    for name, stand_in in (stand_ins | dict.fromkeys(("Stream", "current_stream"), lambda: stream)).items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    advance = machine.Graphed(lambda: (targets or [done])[-1].append("update"))
-    for count in range(1, 11):
-        advance()
-        assert len(done) == count
-    assert len(warm_up) == machine.GRAPH_WARMUP
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
