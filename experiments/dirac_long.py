@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 
+from dirac import Game, play, starting_points
 from experiments.dirac import SEED
 from experiments.options import Options
 from question2 import dirac_plots, dirac_theory, games, modified_field
@@ -13,6 +15,7 @@ from question2.configurations import Management, plan
 MINUTES = {"quick": 0.4, "full": 10}
 UPDATES = {"full": 1_000_000, "assignment": 100_000, "quick": 20_000}
 OUTSIDE = 2.5  # a distance from which JSD's game moves outwards
+STEPS = (0.1, 0.2, 0.4)  # the step sizes h of the check
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -21,8 +24,9 @@ def run(options: Options) -> dict[str, Any]:
     Returns:
         ``updates``, at which each distance is the mean of 1/r² over the following ``window``, as a distance again; for
         each loss what was ``measured`` and what the modified field's ``flow`` does, for JSD from ``outside`` too; how
-        fast 1/r² grew an update over the last half of JSD's game, ``measured_growth``, beside theory's ``growth``; and
-        ``turning_radius``, within which JSD's game contracts from θ = ψ₁ = 0: ``measured``, and of the ``flow``.
+        fast 1/r² grew an update over the last half of JSD's game, ``measured_growth``, beside ``growth``, h²/640; and
+        ``turning_radius``, within which JSD's game contracts from θ = ψ₁ = 0: ``measured``, of the ``flow``, and in the
+        ``limit`` of small steps; and the ``check`` of :func:`check`.
     """
     (seed,) = options.seeds([SEED])
     length = UPDATES[options.profile]
@@ -43,7 +47,7 @@ def run(options: Options) -> dict[str, Any]:
         }
     game = next(run.hp.game for run in runs if run.hp.loss_type == "JSD")
     ways: dict[str, Callable[[float, int], np.ndarray]] = {
-        "measured": lambda radius, count: dirac_theory.play(game, (radius, 0, 0), count).plane[:, 0],
+        "measured": _from_axis(game),
         "flow": lambda radius, count: modified_field.follow(game, np.array([radius, 0, 0]), count)[:, ::2] @ (1, 1j),
     }
     outside = {name: _distances(np.abs(way(OUTSIDE, length)), updates, window) for name, way in ways.items()}
@@ -57,8 +61,10 @@ def run(options: Options) -> dict[str, Any]:
         "outside": {"radius": OUTSIDE, **outside},
         "turning_radius": {name: turning_radius(way, min(30_000, length)) for name, way in ways.items()},
         "measured_growth": float((inverse[-1] - inverse[half]) / (updates[-1] - updates[half])),
-        "growth": modified_field.contraction(runs[0].hp.generator_lr),
+        "growth": runs[0].hp.generator_lr ** 2 / 640,
+        "check": check(seed, turns=12 if options.quick else 24),
     }
+    result["turning_radius"]["limit"] = float(brentq(modified_field.drift, 1.0, OUTSIDE))
     dirac_plots.contraction(options.figures / "dirac_long_contraction.svg", result)
     return result
 
@@ -78,6 +84,40 @@ def turning_radius(way: Callable[[float, int], np.ndarray], updates: int) -> flo
         inverse = np.abs(way(middle, updates)).astype(float) ** -2.0
         low, high = (middle, high) if inverse[-part:].mean() > inverse[:part].mean() else (low, middle)
     return (low + high) / 2
+
+
+def check(seed: int, turns: int) -> dict[str, Any]:
+    """Compare the contraction and the turning radius of JSD's game with theory for three step sizes.
+
+    Returns:
+        For each of the ``steps``: the growth of 1/Q per update in units of h²/640, ``exact`` and ``measured`` (the mean
+        of four starts and their ``spread``) between means over four whole turns, and the turning ``radius``. By the
+        parabola through the three steps: ``first_order``, the c₁ of 1 + c₁h + …, and the ``radius`` for h = 0.
+    """
+    rows = []
+    for step in STEPS:
+        game, turn = Game("JSD", generator_lr=step, critic_lr=step), 8 * np.pi / step
+        theta, psi = starting_points(seed, games=4, std=0.01)
+        plane, window = play(game, theta.double(), psi.double(), round(turns * turn)).plane, round(4 * turn)
+        inverse = 1 / (np.abs(plane) ** 2 - step / 4 * plane.real * plane.imag)
+        change = inverse[-window:].mean(0) - inverse[window : 2 * window].mean(0)
+        growth = change / (len(inverse) - 2 * window) * 640 / step**2
+        rows.append(
+            {
+                "step": step,
+                "measured": float(growth.mean()),
+                "spread": float(np.ptp(growth)),
+                "exact": modified_field.contraction(step) * 640 / step**2,
+                "radius": turning_radius(_from_axis(game), round(125 * turns / step)),
+            }
+        )
+    slopes, radii = [(row["measured"] - 1) / row["step"] for row in rows], [row["radius"] for row in rows]
+    first_order, radius = (float(np.polyfit(STEPS, values, 2)[-1]) for values in (slopes, radii))
+    return {"turns": turns, "steps": rows, "first_order": first_order, "radius": radius}
+
+
+def _from_axis(game: Game) -> Callable[[float, int], np.ndarray]:
+    return lambda radius, count: dirac_theory.play(game, (radius, 0, 0), count).plane[:, 0]
 
 
 def _distances(distance: np.ndarray, updates: np.ndarray, window: int) -> list[float]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import sympy
 from scipy.integrate import solve_ivp
+from scipy.special import expit
 
 from dirac import Game
 
@@ -113,20 +114,36 @@ def _crossing(side: float) -> Callable:
 
 
 def contraction(step: float) -> float:
-    r"""Growth of 1/r² per update in the plain JSD game about target 0: h²/640, with r the distance from equilibrium.
+    r"""Growth of 1/Q per update in the plain JSD game about target 0, near the equilibrium, for a step size h.
 
-    In continuous time r is conserved for both losses. Alternating updates add a field of order h. With W1 this field
-    has a conserved quantity too. With JSD its effect does not cancel over a turn: to the leading orders in r, with φ
-    the angle and the critic's offset :math:`\psi_1 = r^2 (2\cos 2\varphi - \sin 2\varphi)/20`,
+    :math:`Q = \psi_0^2 + \theta^2 - \tfrac h4 \psi_0 \theta` is conserved by the linear part of an update, not by the
+    cubic part. In the limit of small Q, and exactly in h for 0 < h ≤ 4, 1/Q grows per update by
 
-    .. math:: \frac{d r^2}{dt} = \frac{h}{16} r^2 \cos 2\varphi, \quad
-        \frac{d\varphi}{dt} = \tfrac14 + \tfrac18\big(\tfrac12 r^2 \sin 2\varphi + \psi_1\big),
+    .. math:: \frac{h^2 (32 - h^2)}{(64 - h^2)(320 - 64 h - 4 h^2 + h^3)} = \frac{h^2}{640} (1 + \tfrac h5 + O(h^2)),
 
-    The average over a turn is :math:`d(r^{-2})/dt = h/640`, an effect of the discretisation: proportional to h per unit
-    of time and to h² per update. So r falls like one over the square root of the number of updates, slower than any
-    exponential. This is the leading order in r and in h.
-
-    Args:
-        step: Step size h of both players.
+    so r falls like one over the square root of the number of updates. ``report/contraction.typ`` has the proof.
     """
-    return step**2 / 640
+    return step**2 * (32 - step**2) / ((64 - step**2) * (320 - 64 * step - 4 * step**2 + step**3))
+
+
+def drift(radius: float) -> float:
+    r"""Change of r² in one turn of the plain JSD game about target 0, divided by h, for small steps h.
+
+    In continuous time r is constant. The modified field's term of order h adds, with φ the angle and u = ψ₀θ,
+
+    .. math:: \frac{d r^2}{d\varphi} = h \Big(b r^2 \cos 2\varphi + 2 b (1 - 2b) u \big(\frac{d\psi_1}{d\varphi}
+        - \theta^2\big)\Big), \quad \frac{d\psi_1}{d\varphi} = \frac ab - 1,
+
+    where a and b are those of ``question2/dirac_theory.py``.
+    """
+
+    def rates(angle: float, state: np.ndarray) -> tuple[float, float]:
+        product = radius**2 * math.sin(2 * angle) / 2
+        b = expit(product + state[0]) / 2
+        offset = expit(-state[0]) / 2 / b - 1
+        growth = b * radius**2 * math.cos(2 * angle)
+        return offset, growth + 2 * b * (1 - 2 * b) * product * (offset - (radius * math.sin(angle)) ** 2)
+
+    turns = 2 * np.pi * np.arange(6)  # the offset forgets its start at the rate exp(-φ)
+    change = solve_ivp(rates, turns[[0, -1]], (0.0, 0.0), "DOP853", turns, rtol=1e-10, atol=1e-13).y[1]
+    return float(change[-1] - change[-2])
