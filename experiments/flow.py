@@ -44,7 +44,10 @@ def run(options: Options) -> dict[str, Any]:
     for source, name in dict.fromkeys((source, name) for source, name, _ in flows):
         by_depth = [flows[source, name, k] for k in asked.num_layers]
         plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, by_depth)
-    plots.transformations(options.figures / "flow_transformations.png", TRANSFORMATIONS)
+    for source in asked.source:
+        rows = {TARGETS[name]: [flows[source, name, k] for k in asked.num_layers] for name in asked.data}
+        plots.compare(options.figures / f"flow_{source}.svg", source, rows)
+    plots.transformations(options.figures / "flow_transformations.svg", TRANSFORMATIONS)
     settings = [
         summarise(source, name, k, result["runs"])
         for source, name, k in itertools.product(asked.source, asked.data, asked.num_layers)

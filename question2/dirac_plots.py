@@ -1,5 +1,7 @@
 """Pictures of the dirac game: trajectories over the vector field, over time, and in parameter space."""
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +35,11 @@ def bounded(game: Game, trajectory: Trajectory, index: int, limit: float = 20.0)
 
 
 def draw_field(axes: Axes, game: Game, side: float) -> None:
-    """Draw the vector field in (ψ₀, θ), at ψ₁ = 0; as pixels, since its many short lines make an SVG large."""
-    line = np.linspace(-side, side, 61)
+    """Draw the vector field in (ψ₀, θ), at ψ₁ = 0, as arrows on a grid."""
+    line = side * np.linspace(-0.92, 0.92, 13)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
-    axes.streamplot(psi0, theta, flow[0], flow[2], color="0.7", linewidth=0.5, density=0.7, arrowsize=0.5, zorder=0)
-    axes.set_rasterization_zorder(1)
+    axes.quiver(psi0, theta, flow[0], flow[2], color="0.72", width=0.006, zorder=0)
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.grid(False)
 
@@ -172,21 +173,61 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory, index: int) -> None:
 
 
 def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
-    """The first game of each configuration over its vector field, all on one scale."""
-    games = [(name, game, bounded(game, trajectory, 0)) for name, game, trajectory in games]
-    rows = -(-len(games) // columns)
-    side = max(reach(game, trajectory, 0) for _, game, trajectory in games)
-    size = (figures.WIDTH / columns, 1.55)
+    """The first game of each configuration over its vector field, all on one scale.
+
+    An average does not change the game, so configurations that differ in nothing else share a panel.
+    """
+    alike: dict[Game, list[tuple[str, Game, Trajectory]]] = {}
+    for name, game, trajectory in games:
+        of_game = alike.setdefault(dataclasses.replace(game, alpha_ema=None), [])
+        of_game.append((name, game, bounded(game, trajectory, 0)))
+    panels = list(alike.values())
+    rows = -(-len(panels) // columns)
+    side = max(reach(game, trajectory, 0) for _, game, trajectory in itertools.chain(*panels))
+    size = (figures.WIDTH / columns, 1.6)
     with figures.figure(path, columns, size, rows, sharex=True, sharey=True) as places:
-        for place in places[len(games) :]:
+        for place in places[len(panels) :]:
             place.set_visible(False)
-        for place, (name, game, trajectory) in zip(places, games, strict=False):
+        for place, panel in zip(places, panels, strict=False):
+            _, game, trajectory = panel[-1]  # with the average, where there is one
             draw_field(place, game, side)
             draw_trajectory(place, game, trajectory, 0)
-            place.set_title(f"{name}\n{describe(game)}{', av.' if game.alpha_ema is not None else ''}")
+            numbers = ", ".join(name.split("-")[-1] for name, _, _ in panel[1:])
+            place.set_title(f"{panel[0][0]}{numbers and f', {numbers}'}\n{describe(game)}")
         drawing = places[0].figure
         drawing.supxlabel("critic's slope $\\psi_0$")
         drawing.supylabel("generated point $\\theta$")
+
+
+def final_plots(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
+    """The first game of each configuration, a column each: in the plane, over the first updates and over all.
+
+    All panels of a kind have the same axes.
+    """
+    games = [(name, game, bounded(game, trajectory, 0)) for name, game, trajectory in games]
+    rows = -(-len(games) // columns)
+    side = max(reach(game, trajectory, 0) for _, game, trajectory in games)
+    highest = 1.05 * max(max(np.abs(t.theta[:, 0]).max(), np.abs(t.psi[:, :, 0]).max()) for _, _, t in games)
+    heights = {"height_ratios": [1.5, 1.2, 1.2] * rows}
+    with figures.figure(path, columns, (figures.WIDTH / columns, 1.42), 3 * rows, gridspec_kw=heights) as places:
+        for i, (name, game, trajectory) in enumerate(games):
+            row, column = divmod(i, columns)
+            plane, first, every = (places[(3 * row + kind) * columns + column] for kind in range(3))
+            draw_field(plane, game, side)
+            draw_trajectory(plane, game, trajectory, 0)
+            over_first_updates(first, game, trajectory, 0)
+            over_all_updates(every, game, trajectory, 0)
+            plane.set_title(f"{name}\n{describe(game)}")
+            plane.set(xlabel="$\\psi_0$", ylabel="$\\theta$")
+            for axes in (first, every):
+                axes.set_ylim(-highest, highest)
+            every.set_ylabel("$\\theta$", labelpad=1)
+            for axes in (plane, first, every):
+                if column:
+                    axes.set_ylabel("")
+                    axes.tick_params(labelleft=False)
+        handles = places[(3 * rows - 2) * columns].get_legend_handles_labels()
+        places[0].figure.legend(*handles, loc="outside upper center", ncols=4)
 
 
 def contraction(path: str | Path, long: dict[str, Any]) -> None:
