@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from experiments.options import Options
+from gan import AVAILABLE_LOSSES
 from question2 import dirac_plots, games
 from question2.configurations import Management, plan
 
@@ -33,7 +34,10 @@ def run(options: Options) -> dict[str, Any]:
             "ema": one.hp.generator_alpha_ema,
         }
         rows.append({"name": one.name, **setting, **results[one.label]})
-    dirac_plots.overview(options.figures / "dirac_overview.png", played)
+    dirac_plots.overview(options.figures / "dirac_overview.svg", played)
+    for loss in AVAILABLE_LOSSES:
+        of_loss = [one for one in played if one[1].loss_type == loss]
+        dirac_plots.final_plots(options.figures / f"dirac_final_{loss}.svg", of_loss)
     first = runs[0].hp
     return {
         "seed": seed,

@@ -43,10 +43,13 @@ def run(options: Options) -> dict[str, Any]:
     for source, name in {(source, name) for source, name, _ in flows}:
         by_depth = [flows[source, name, k] for k in asked.num_layers]
         plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, by_depth)
-    plots.transformations(options.figures / "flow_transformations.png", TRANSFORMATIONS)
+    for source in asked.source:
+        rows = {TARGETS[name]: [flows[source, name, k] for k in asked.num_layers] for name in asked.targets}
+        plots.compare(options.figures / f"flow_{source}.svg", source, rows)
+    plots.transformations(options.figures / "flow_transformations.svg", TRANSFORMATIONS)
     limits = {
         name: {"log_z": TARGETS[name].log_z, "entropy": TARGETS[name].entropy, "half_width": TARGETS[name].half_width}
-        for name in asked.data
+        for name in asked.targets
     }
     return {
         "options": {**determining(asked), "seeds": len(asked.seed)},

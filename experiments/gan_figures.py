@@ -19,11 +19,13 @@ from question2 import image_plots
 from question2.configurations import Run
 from question2.images import Images
 
+CURVES = ("curve", "trained_curve")  # of the distance: of the averaged generator, and of the trained one
+
 
 def draw_study(folder: Path, summary: dict[str, Any]) -> None:
     """The figures of the study's numbers."""
     name, rows = summary["scores"]["fid"], summary["configurations"]
-    draw_curves(folder / "gan_curves.svg", rows, name, summary["anchors"])
+    draw_curves(folder / "gan_curves.svg", rows, name)
     draw_critics(folder / "gan_critics.svg", rows)
     draw_widths(folder / "gan_widths.svg", summary["widths"], name)
     draw_corruptions(folder / "gan_corruptions.svg", summary["corruptions"], name)
@@ -49,44 +51,74 @@ def draw_interpolation(path: Path, generator: Generator, rows: int = 5, columns:
     figures.photograph(path, to_uint8(generator(z.to(next(generator.parameters()).device))), columns)
 
 
-def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: Sequence[dict[str, Any]] = ()) -> None:
-    """A panel for each configuration, and where there are sets to place them between, one with all distances."""
-    panels = len(rows) + bool(anchors)
-    columns = min(2, panels)
-    size = (figures.WIDTH / 2, 1.85)
+def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
+    """A panel for each configuration, and where there are several, one with all distances.
+
+    All panels have the same axis of distances, those of a loss the same axis of the metric.
+    """
+    rows = sorted(rows, key=lambda row: row["loss"])
+    panels = len(rows) + (len(rows) > 1)
+    columns = min(3, panels)
+    size = (figures.WIDTH / max(2, columns), 1.9)
     with figures.figure(path, columns=columns, rows=-(-panels // columns), size=size) as places:
-        for axes, row in zip(places, rows, strict=False):
-            curves = [
-                image_plots.Curves(run["metric"], *([line[:2] for line in run[k]] for k in ("curve", "trained_curve")))
-                for run in row["runs"]
-            ]
-            image_plots.draw_curves(axes, curves, row["loss"], name)
-            axes.set_title(row["name"])
-        if anchors:
-            draw_distances(places[len(rows)], rows, anchors, name)
+        for i, (axes, row) in enumerate(zip(places, rows, strict=False)):
+            draw_configuration(axes, row, rows, name, first=i % columns == 0, last=i % columns == columns - 1)
+        for axes in places[len(rows) : panels]:
+            draw_distances(axes, rows, name)
+        for axes in places[panels:]:
+            axes.set_visible(False)
 
 
-def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], anchors: Sequence[dict[str, Any]], name: str) -> None:
-    """The distances of all averaged generators over training, between those of sets that everybody knows.
+def draw_configuration(
+    axes: Axes, row: dict[str, Any], rows: Sequence[dict[str, Any]], name: str, first: bool, last: bool
+) -> None:
+    """The metric and the distances of a configuration's runs, on axes that hold those of all ``rows``."""
+    curves = [
+        image_plots.Curves(run["metric"], *([line[:2] for line in run[key]] for key in CURVES)) for run in row["runs"]
+    ]
+    right = image_plots.draw_curves(axes, curves, row["loss"], name)
+    share_distances(right, rows)
+    alike = [run for other in rows if other["loss"] == row["loss"] for run in other["runs"]]
+    metric = [value for run in alike for _, value in run["metric"]]
+    if min(metric) > 0:
+        figures.logarithmic(axes, metric)
+        axes.set_ylim(0.85 * min(metric), 1.15 * max(metric))
+    axes.set_title(row["name"])
+    axes.xaxis.set_major_locator(MaxNLocator(2, steps=[5, 10]))
+    if not first:
+        axes.set_ylabel("")
+        axes.tick_params(labelleft=False)
+    if not last:
+        right.set_ylabel("")
+        right.tick_params(labelright=False)
 
-    In other colours than the metric's and the distance's, since here a colour is a configuration. A set far below all
-    generators is named at the foot.
+
+def share_distances(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Make the y axis one for the distances of all ``rows``, logarithmic."""
+    distances = [line[1] for row in rows for run in row["runs"] for key in CURVES for line in run[key]]
+    figures.logarithmic(axes, distances)
+    axes.set_ylim(0.8 * min(distances), 1.1 * max(distances))
+
+
+def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> None:
+    """The distances of all averaged generators over training, of the first seed.
+
+    In other colours than the metric's and the distance's, since here a colour is a configuration.
     """
     colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
     dashings = ["-", "--", ":", "-.", (0, (8, 2))]
-    for row, colour, dashes in zip(rows, colours, dashings, strict=True):
-        steps, fids, _ = zip(*row["runs"][0]["curve"], strict=True)
-        axes.plot(steps, fids, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
-    lowest = 0.5 * min(fid for row in rows for _, fid, _ in row["runs"][0]["curve"])
-    highest = max(anchor["FID"] for anchor in anchors)
-    for anchor in anchors:
-        if anchor["name"] != "training images":  # which lie where the held-out ones do
-            place = max(anchor["FID"], lowest)
-            axes.axhline(place, color="black", linewidth=0.6)
-            axes.text(steps[-1], place, f"{anchor['name']}: {anchor['FID']:.2g}", ha="right", va="bottom")
-    figures.logarithmic(axes, (lowest, highest))
-    axes.set(title="all of them", xlabel="generator updates", ylabel=name, ylim=(lowest, 2 * highest))
-    axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.5)
+    for row, colour, dashes in zip(rows, cycle(colours), cycle(dashings)):
+        steps, distances, _ = zip(*row["runs"][0]["curve"], strict=True)
+        axes.plot(steps, distances, linestyle=dashes, color=colour, label=row["name"].removeprefix("cifar10-"))
+    share_distances(axes, rows)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.spines["left"].set_visible(False)
+    axes.spines["right"].set_visible(True)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(2, steps=[5, 10]))
+    axes.set(title="all averages", xlabel="generator updates", ylabel=name)
+    axes.legend(ncols=2, loc="upper right", handlelength=1.7, columnspacing=0.8, borderaxespad=0)
 
 
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:

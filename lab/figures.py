@@ -28,9 +28,10 @@ WIDTH, HALF = 6.37, 3.12
 # others, so lines that share axes differ in their dashes or marks too.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 DASHES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
-SIZE = 8  # of all letters, in points
+SIZE = 8.5  # of all letters, in points
 STYLE: Any = {
-    "font.family": "serif",
+    # The report's typeface, Computer Modern; it lacks some signs, which the second font has.
+    "font.family": ["cmr10", "DejaVu Serif"],
     "font.size": SIZE,
     "axes.titlesize": SIZE,
     "axes.labelsize": SIZE,
@@ -39,7 +40,8 @@ STYLE: Any = {
     "legend.fontsize": SIZE,
     "xtick.labelsize": SIZE,
     "ytick.labelsize": SIZE,
-    "mathtext.fontset": "dejavuserif",
+    "mathtext.fontset": "cm",
+    "axes.formatter.use_mathtext": True,  # for the minus signs
     "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,

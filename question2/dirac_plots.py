@@ -1,5 +1,7 @@
 """Pictures of the dirac game: trajectories over the vector field, over time, and in parameter space."""
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib import animation
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from scipy.signal import find_peaks
 
 from dirac import Game, Trajectory
 from lab import figures
@@ -17,6 +21,7 @@ from lab.files import atomic_write
 from question2 import dirac_theory
 
 FIRST_UPDATES = 300  # one turn of JSD's game, five of W1's
+FEW_TURNS = 40  # more turns cannot be told apart in a panel
 FILM_UPDATES = 1500  # some turns of the slowest game
 
 
@@ -33,12 +38,11 @@ def first_of(game: Game, trajectory: Trajectory, limit: float = 20.0) -> Traject
 
 
 def draw_field(axes: Axes, game: Game, side: float) -> None:
-    """Draw the vector field in (ψ₀, θ), at ψ₁ = 0; as pixels, since its many short lines make an SVG large."""
-    line = np.linspace(-side, side, 61)
+    """Draw the vector field in (ψ₀, θ), at ψ₁ = 0, as arrows on a grid."""
+    line = side * np.linspace(-0.92, 0.92, 13)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
-    axes.streamplot(psi0, theta, flow[0], flow[2], color="0.7", linewidth=0.5, density=0.7, arrowsize=0.5, zorder=0)
-    axes.set_rasterization_zorder(1)
+    axes.quiver(psi0, theta, flow[0], flow[2], color="0.72", width=0.006, zorder=0)
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.grid(False)
 
@@ -88,7 +92,8 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory) 
             plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
             every.sharey(first)
             every.tick_params(labelleft=False)
-            over_updates(first, every, game, trajectory)
+            over_first_updates(first, game, trajectory)
+            over_all_updates(every, game, trajectory)
             in_space(space, game, trajectory)
             drawing.legend(
                 *first.get_legend_handles_labels(),
@@ -103,26 +108,45 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory) 
             plt.close(drawing)
 
 
-def over_updates(first: Axes, every: Axes, game: Game, trajectory: Trajectory) -> None:
-    """Draw θ, its average and the critic's parameters over the first updates, and θ and its average over all."""
+def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory) -> None:
+    """Draw θ, its average and the critic's parameters over the first updates, where single turns are visible."""
     lines = [
         ("$\\theta$", trajectory.theta, figures.COLOURS[0], "-"),
         ("$\\psi_0$", trajectory.psi[:, 0], figures.COLOURS[2], "--"),
         ("$\\psi_1$", trajectory.psi[:, 1], figures.COLOURS[3], ":"),
     ]
-    every.plot(trajectory.theta, color=figures.COLOURS[0], alpha=0.5, linewidth=0.5, rasterized=True)  # many turns
     if trajectory.averaged is not None:
         lines.append(("average of $\\theta$", trajectory.averaged, figures.COLOURS[1], "-"))
-        every.plot(trajectory.averaged, color=figures.COLOURS[1], linewidth=1.4)
     for label, values, colour, dashes in lines:
         width = 1.8 if label.startswith("average") or dashes == ":" else 1.0
-        first.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=width)
-    first.set(xlabel=f"first {FIRST_UPDATES} updates", xlim=(0, FIRST_UPDATES))
-    first.set_ylabel("parameters", labelpad=1)
-    every.set(xlabel="all updates", xlim=(0, max(1, len(trajectory.theta) - 1)))
-    for axes in (first, every):
-        axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+        axes.plot(values[: FIRST_UPDATES + 1], dashes, label=label, color=colour, linewidth=width)
+    axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
+    axes.set(xlabel=f"first {FIRST_UPDATES} updates", xlim=(0, FIRST_UPDATES))
+    axes.set_ylabel("parameters", labelpad=1)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+
+
+def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory) -> None:
+    """Draw the average, and θ; if it has too many turns to see, the band between its turning points."""
+    theta = trajectory.theta
+    upper, lower = envelope(theta, 1), envelope(theta, -1)
+    if len(upper.T) < FEW_TURNS:
+        axes.plot(theta, color=figures.COLOURS[0], linewidth=0.8)
+    else:
+        around = np.concatenate([upper, lower[:, ::-1]], axis=1)
+        axes.fill(*around, facecolor=to_rgba(figures.COLOURS[0], 0.3), edgecolor=figures.COLOURS[0], linewidth=0.8)
+    if trajectory.averaged is not None:
+        axes.plot(trajectory.averaged, color=figures.COLOURS[1], linewidth=1.4)
+    axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
+    axes.set(xlabel="all updates", xlim=(0, max(1, len(theta) - 1)))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+
+
+def envelope(values: np.ndarray, sign: int) -> np.ndarray:
+    """The curve through the upper (sign 1) or lower (-1) turning points, from first to last value: ``(2, points)``."""
+    turns, _ = find_peaks(sign * values)
+    points = np.array([0, *turns, len(values) - 1])
+    return np.stack([points, values[points]])
 
 
 def in_space(axes: Any, game: Game, trajectory: Trajectory) -> None:
@@ -152,21 +176,61 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory) -> None:
 
 
 def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
-    """The first game of each configuration over its vector field, all on one scale."""
-    games = [(name, game, first_of(game, trajectory)) for name, game, trajectory in games]
-    rows = -(-len(games) // columns)
-    side = max(reach(game, trajectory) for _, game, trajectory in games)
-    size = (figures.WIDTH / columns, 1.55)
+    """The first game of each configuration over its vector field, all on one scale.
+
+    An average does not change the game, so configurations that differ in nothing else share a panel.
+    """
+    alike: dict[Game, list[tuple[str, Game, Trajectory]]] = {}
+    for name, game, trajectory in games:
+        of_game = alike.setdefault(dataclasses.replace(game, alpha_ema=None), [])
+        of_game.append((name, game, first_of(game, trajectory)))
+    panels = list(alike.values())
+    rows = -(-len(panels) // columns)
+    side = max(reach(game, trajectory) for _, game, trajectory in itertools.chain(*panels))
+    size = (figures.WIDTH / columns, 1.6)
     with figures.figure(path, columns, size, rows, sharex=True, sharey=True) as places:
-        for place in places[len(games) :]:
+        for place in places[len(panels) :]:
             place.set_visible(False)
-        for place, (name, game, trajectory) in zip(places, games, strict=False):
+        for place, panel in zip(places, panels, strict=False):
+            _, game, trajectory = panel[-1]  # with the average, where there is one
             draw_field(place, game, side)
             draw_trajectory(place, game, trajectory)
-            place.set_title(f"{name}\n{describe(game)}{', av.' if game.alpha_ema is not None else ''}")
+            numbers = ", ".join(name.split("-")[-1] for name, _, _ in panel[1:])
+            place.set_title(f"{panel[0][0]}{numbers and f', {numbers}'}\n{describe(game)}")
         drawing = places[0].figure
         drawing.supxlabel("critic's slope $\\psi_0$")
         drawing.supylabel("generated point $\\theta$")
+
+
+def final_plots(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
+    """The first game of each configuration, a column each: in the plane, over the first updates and over all.
+
+    All panels of a kind have the same axes.
+    """
+    games = [(name, game, first_of(game, trajectory)) for name, game, trajectory in games]
+    rows = -(-len(games) // columns)
+    side = max(reach(game, trajectory) for _, game, trajectory in games)
+    highest = 1.05 * max(max(np.abs(t.theta).max(), np.abs(t.psi).max()) for _, _, t in games)
+    heights = {"height_ratios": [1.5, 1.2, 1.2] * rows}
+    with figures.figure(path, columns, (figures.WIDTH / columns, 1.42), 3 * rows, gridspec_kw=heights) as places:
+        for i, (name, game, trajectory) in enumerate(games):
+            row, column = divmod(i, columns)
+            plane, first, every = (places[(3 * row + kind) * columns + column] for kind in range(3))
+            draw_field(plane, game, side)
+            draw_trajectory(plane, game, trajectory)
+            over_first_updates(first, game, trajectory)
+            over_all_updates(every, game, trajectory)
+            plane.set_title(f"{name}\n{describe(game)}")
+            plane.set(xlabel="$\\psi_0$", ylabel="$\\theta$")
+            for axes in (first, every):
+                axes.set_ylim(-highest, highest)
+            every.set_ylabel("$\\theta$", labelpad=1)
+            for axes in (plane, first, every):
+                if column:
+                    axes.set_ylabel("")
+                    axes.tick_params(labelleft=False)
+        handles = places[(3 * rows - 2) * columns].get_legend_handles_labels()
+        places[0].figure.legend(*handles, loc="outside upper center", ncols=4)
 
 
 def contraction(path: str | Path, long: dict[str, Any]) -> None:

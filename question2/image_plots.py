@@ -50,11 +50,14 @@ def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
     return Curves(*([(line["step"], line[key]) for line in lines if key in line] for key in keys))
 
 
-def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> None:
+def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> Axes:
     """Draw the metric, and the distances of the averaged generator (dots) and the trained one (dotted line).
 
     Runs after the first are pale. The metric can fall by orders of magnitude, and small rises at the end matter, so its
     axis is logarithmic if all values are positive. Empty curves are left out.
+
+    Returns:
+        The axes of the distances, on the right.
     """
     right = axes.twinx()
     for i, run in enumerate(runs):
@@ -80,6 +83,7 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
     right.spines["right"].set_visible(True)
     right.set_ylim(bottom=0)
     right.grid(False)
+    return right
 
 
 def progress(folder: Path, title: str, curves: Curves, loss: str, distance: str, updates: int) -> Figure:

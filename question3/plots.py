@@ -100,6 +100,28 @@ def over_depth(
 
 
 @torch.no_grad()
+def compare(path: str | Path, source: str, rows: dict[Target, Sequence[tuple[int, Flow]]]) -> None:
+    """Targets, a row each, and what flows of several depths learnt of them, all on one scale.
+
+    From samples, the density that was learnt; from a density, the samples that were learnt, as a histogram.
+    """
+    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
+    panels = []
+    for target, flows in rows.items():
+        panels.append((f"{target.name}, target", target_density(target)))
+        for seed, flow in flows:
+            learnt = flow_density(flow, source) if source == "samples" else histogram(flow(noise)[0])
+            panels.append((f"$k = {len(flow.layers)}$, seed {seed}", learnt))
+    columns, norm = len(panels) // len(rows), Normalize(0, max(density.max() for _, density in panels))
+    size = (figures.WIDTH / columns, 1.65)
+    with figures.figure(path, columns=columns, rows=len(rows), size=size, **EDGES) as places:
+        for axes, (title, density) in zip(places, panels, strict=True):
+            show(axes, density, title, norm)
+        label_edges(places)
+        figures.colour_bar(places, "density")
+
+
+@torch.no_grad()
 def directions(path: str | Path, target: Target, flows: dict[str, Flow]) -> None:
     """What few layers learn with each divergence: the target, and the flows of least forward and least reverse KL.
 
@@ -118,9 +140,9 @@ def directions(path: str | Path, target: Target, flows: dict[str, Flow]) -> None
 
 
 def points_and_lines() -> tuple[Tensor, Tensor]:
-    """Points of a standard normal distribution ``(1500, 2)``, and the lines of a square grid ``(26, 61, 2)``."""
-    across = torch.cartesian_prod(torch.linspace(-3, 3, 13), torch.linspace(-3, 3, 61)).view(13, 61, 2)
-    points = torch.randn(1500, 2, generator=torch.Generator().manual_seed(0))
+    """Points of a standard normal distribution ``(400, 2)``, and the lines of a square grid ``(26, 31, 2)``."""
+    across = torch.cartesian_prod(torch.linspace(-3, 3, 13), torch.linspace(-3, 3, 31)).view(13, 31, 2)
+    points = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     return points, torch.cat([across, across.flip(-1)])
 
 
@@ -152,9 +174,11 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
             axes.plot(*moved.permute(2, 1, 0), color="0.6", linewidth=0.3, zorder=0)
             after, side = planar_transformation(points, u, w, b), points @ w + b > 0
             for mask, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
-                axes.plot(*after[mask].T, ".", color=colour, markersize=1.0)
+                axes.plot(*after[mask].T, ".", color=colour, markersize=1.4, markeredgewidth=0)
             axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
-            axes.set(title=title, xlim=(-7, 7), ylim=(-7, 7), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal")
+            axes.set(
+                title=title, xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal"
+            )
             axes.grid(visible=False)
         label_edges(panels, "x")
 
