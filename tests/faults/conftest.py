@@ -50,7 +50,7 @@ class Trainer:
 
 IMAGES = "--config=cifar10-jsd-2 --dataset=digits --scores=none --device=cpu --generator_dimh=2 --critic_dimh=2"
 IMAGES += " --generator_dimz=4 --batch_size=8 --max_iters=20 --log_every=5 --eval_every=20 --checkpoint_minutes=0"
-FLOWS = "--from samples --data arcs --num_layers 1 --num_iter 2000 --compile no --workers 1"
+FLOWS = "--from samples --targets arcs --num_layers 1 --num_iter 2000 --compile no --workers 1"
 GAME = "--config=dirac-jsd-8 --max_iters=2000 --log_every=200 --games=2 --workers=1 --viz=no"
 TRAINERS = {
     "vae": Trainer("vae.py", vae.main, "--dataset digits --epochs 2 --latent_size 3 --num_samples 2"),
