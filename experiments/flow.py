@@ -76,12 +76,12 @@ def median_flows(out: Path, runs: list[dict[str, Any]]) -> dict[tuple[str, str, 
     found = {}
     settings = dict.fromkeys((record["source"], record["data"], record["num_layers"]) for record in runs)
     for source, name, k in settings:
-        of_group = [record for record in runs if (record["source"], record["num_layers"]) == (source, k)]
-        places = [i for i, record in enumerate(of_group) if record["data"] == name]
-        place = places[train.median_of([of_group[i] for i in places])]
-        state = checkpoint.load(out / of_group[place]["folder"] / "checkpoint.pt")
+        records = [record for record in runs if (record["source"], record["num_layers"]) == (source, k)]
+        places = [i for i, record in enumerate(records) if record["data"] == name]
+        place = places[train.median_of([records[i] for i in places])]
+        state = checkpoint.load(out / records[place]["folder"] / "checkpoint.pt")
         assert state is not None
-        found[source, name, k] = of_group[place]["seed"], unstack(tuple(state["parameters"]))[place]
+        found[source, name, k] = records[place]["seed"], unstack(tuple(state["parameters"]))[place]
     return found
 
 

@@ -79,7 +79,11 @@ def run(options: Options) -> dict[str, Any]:
 def planned(options: Options, scale: str) -> list[Run]:
     """The study's runs."""
     changes, managed = SCALES[scale]
-    where = {"exp_path": str(options.folder / "gan"), "data_path": options.data, "device": options.device}
+    where: dict[str, Any] = {
+        "exp_path": str(options.folder / "gan"),
+        "data_path": options.data,
+        "device": options.device,
+    }
     seeds = options.seeds(SEEDS[: 2 if options.quick else options.gan_seeds])
     return plan("cifar10-*", seeds, Management(**where, **managed), **changes)
 

@@ -50,7 +50,7 @@ def run(options: Options) -> dict[str, Any]:
             own = inference_gap.fit(model, images, num_layers, **search, progress=True)
             posteriors[name] = {"encoder": amortised, "own": own}
         found[place] = measure(options, model, images, posteriors)
-    plots.inference_gaps(options.figures / "inference_gap_parts.svg", *(of["families"] for of in found.values()))
+    plots.inference_gaps(options.figures / "inference_gap_parts.svg", *(each["families"] for each in found.values()))
     plots.importance(options.figures / "inference_gap_importance.svg", found["plane"]["importance"])
     return {"dataset": dataset, "images": count, "models": models, "encoder": encoder, "search": search, **found}
 
@@ -64,11 +64,11 @@ def gaps(elbos: dict[str, dict[str, Tensor]], log_px: Tensor) -> list[dict[str, 
         {
             "name": name,
             "num_layers": FAMILIES[name],
-            "approximation": mean_and_error(log_px - of["own"]),
-            "amortisation": mean_and_error(of["own"] - of["encoder"]),
-            "gap": mean_and_error(log_px - of["encoder"]),
+            "approximation": mean_and_error(log_px - bounds["own"]),
+            "amortisation": mean_and_error(bounds["own"] - bounds["encoder"]),
+            "gap": mean_and_error(log_px - bounds["encoder"]),
         }
-        for name, of in elbos.items()
+        for name, bounds in elbos.items()
     ]
 
 
@@ -79,8 +79,8 @@ def on_a_plane(options: Options, model: VAE, images: Tensor, posteriors: dict[st
         inference_gap.log_likelihood_on_plane(model, images, inference_gap.plane(cells=n)) for n in (cells, cells // 2)
     )
     elbos = {
-        name: {kind: inference_gap.bounds(model, images, q, draws)[0] for kind, q in of.items()}
-        for name, of in posteriors.items()
+        name: {kind: inference_gap.bounds(model, images, q, draws)[0] for kind, q in family.items()}
+        for name, family in posteriors.items()
     }
     worst = (log_px - elbos["normal"]["own"]).argsort(descending=True)
     telling = [int(worst[place]) for place in (0, len(worst) // 20, len(worst) // 4, len(worst) // 2)]
@@ -107,8 +107,8 @@ def in_full(options: Options, model: VAE, images: Tensor, posteriors: dict[str, 
     draws = 200 if options.quick else 5000
     elbos: dict[str, dict[str, Tensor]] = {name: {} for name in posteriors}
     estimates: dict[str, Tensor] = {}
-    for name, of in posteriors.items():
-        for kind, q in of.items():
+    for name, family in posteriors.items():
+        for kind, q in family.items():
             elbos[name][kind], _, estimates[f"{name}, {kind}"] = inference_gap.bounds(model, images, q, draws)
     best = max(estimates, key=lambda name: estimates[name].mean().item())
     return {

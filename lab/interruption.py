@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -116,6 +117,12 @@ def one_line_errors() -> Iterator[None]:
     os.environ["MPLBACKEND"] = "Agg"  # a notebook's "!python train.py" inherits one that may not be installed
     if "matplotlib" in sys.modules:
         sys.modules["matplotlib"].use("Agg")
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    try:
+        Path(cache or ".").mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # torch makes it when its compiler is imported, and cannot be imported without
+        print(f"TORCHINDUCTOR_CACHE_DIR is ignored: {error}", file=sys.stderr)
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     before = signal.signal(signal.SIGTERM, terminate)
     if signal.getsignal(signal.SIGINT) is _remember:
         signal.signal(signal.SIGINT, signal.default_int_handler)

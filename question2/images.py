@@ -258,8 +258,8 @@ def load_images(management: Management) -> Images:
         network = score.network(management.scores, management.inception_weights or None, device)
         scores = "classifier" if network.suffix else "inception"
     held_out = test if len(test) > 1 else train  # a folder of a few images has too few others for an FID
-    fast = "no" if management.fast == "no" else "yes"
-    management = dataclasses.replace(management, dataset=dataset, scores=scores, device=device.type, fast=fast)
+    found: dict[str, Any] = {"scores": scores, "fast": "no" if management.fast == "no" else "yes"}
+    management = dataclasses.replace(management, dataset=dataset, device=device.type, **found)
     return Images(dataset, train.to(device), held_out.to(device), network, management)
 
 

@@ -53,8 +53,8 @@ class LayerPicture:
         """The picture of the layer with parameters u, w ``(2,)`` and b, a scalar, as the bytes of a PNG."""
         adjusted = invertible_u(u, w)
         after, side = planar_transformation(self.draws, adjusted, w, b), self.draws @ w + b > 0
-        for artist, of_side in zip(self.sides, (side, ~side), strict=True):
-            artist.set_data(*after[of_side].T)
+        for artist, mask in zip(self.sides, (side, ~side), strict=True):
+            artist.set_data(*after[mask].T)
         moved = planar_transformation(self.lines.view(-1, 2), adjusted, w, b)
         self.squares.set_segments(list(moved.view(self.lines.shape).numpy()))
         self.density.set_data(layer_density(u, w, b, grid(101)).numpy())

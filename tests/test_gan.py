@@ -16,7 +16,6 @@ from scipy.linalg import sqrtm
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.utils.parametrizations import spectral_norm
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 import gan
@@ -103,13 +102,6 @@ def test_one_centred_penalty_draws_its_points_between_each_pair():
     assert share.mean().item() == pytest.approx(0.5, abs=0.02) and share.var().item() == pytest.approx(1 / 12, abs=0.01)
 
 
-def test_one_centred_penalty_has_a_finite_gradient_where_the_slope_is_zero():
-    a = torch.zeros(2, requires_grad=True)
-    value = gan.ogp(torch.ones(3, 2), None, torch.zeros(3, 2), None, lambda x: x @ a)
-    value.backward()
-    assert value.item() == 1 and torch.isfinite(a.grad).all()
-
-
 def test_r1_is_right_where_the_values_at_hand_are_of_other_points_or_without_a_graph():
     a = samples(0, 3).requires_grad_()
     critic = lambda x: x @ a  # noqa: E731
@@ -132,23 +124,11 @@ def test_penalties_of_a_critic_that_ignores_its_input(shape, ready):
         for cp in (critic(p), None):
             assert gan.r1gp(p, cp, q, None, critic).item() == 0
             assert gan.ogp(p, cp, q, None, critic).item() == 1
-    for reg_type, penalty in [("R1", 0.0), ("GP", 1.0)]:
-        loss = gan.make_losses("W1", reg_type, 0.5)[1](p, q, lambda x: bias.expand(len(x)))
-        loss.backward()
-        assert loss.item() == penalty / 2 and bias.grad.item() == 0
-
-
-@pytest.mark.parametrize(("reg_type", "passes"), [(None, 2), ("R1", 2), ("GP", 3)])
-def test_critic_passes_of_the_loss(reg_type, passes):
-    """R1 takes the slope from the pass that the metric needs anyway."""
-    calls = []
-
-    def critic(x):
-        calls.append(len(x))
-        return x.square().flatten(1).sum(1)
-
-    gan.make_losses("W1", reg_type)[1](torch.ones(3, 2), torch.zeros(3, 2), critic)
-    assert len(calls) == passes
+    for reg_type, penalty in [("R1", 0.0), ("GP", 1.0)]:  # the second critic's slope is zero and has a gradient
+        for critic in (lambda x: bias.expand(len(x)), lambda x: (bias - bias.detach()) * x.flatten(1).sum(1)):
+            loss = gan.make_losses("W1", reg_type, 0.5)[1](p.reshape(4, -1), q.reshape(4, -1), critic)
+            (gradient,) = torch.autograd.grad(loss + bias * 0, bias)
+            assert loss.item() == penalty / 2 and gradient.isfinite()
 
 
 def test_errors_are_those_of_the_public_tests():
@@ -210,11 +190,8 @@ def hand_step(loss, reg, cf, theta, psi, target, lr):
     *[numbers.filter(lambda x: abs(x) > 0.1)] * 4,
 )
 def test_train_step_of_a_linear_critic_with_sgd(loss, reg, theta, psi0, psi1, target):
-    generator, critic = (
-        Point(torch.tensor([theta], dtype=torch.float64)),
-        torch.tensor([psi0, psi1], dtype=torch.float64),
-    )
-    critic.requires_grad_()
+    generator = Point(torch.tensor([theta], dtype=torch.float64))
+    critic = torch.tensor([psi0, psi1], dtype=torch.float64, requires_grad=True)
     average = copy.deepcopy(generator)
     step = gan.make_train_step(loss, 2, reg, 0.3, alpha_ema=None)
     optimizers = [torch.optim.SGD(p, lr=0.1) for p in ([critic], generator.parameters())]
@@ -260,19 +237,12 @@ def test_each_update_touches_one_player_and_takes_fresh_batches():
 @pytest.mark.parametrize("bare", [False, True])
 def test_train_step_moves_the_average(bare):
     generator, critic = Point(torch.ones(1)), nn.Linear(1, 1)
-    critic.bias.requires_grad_(False)  # a frozen parameter in the optimiser is no harm
+    critic.bias.requires_grad_(False)  # the optimiser may hold frozen parameters
     average = copy.deepcopy(generator)
     optimizers = [torch.optim.SGD(p.parameters(), lr=0.1) for p in (critic, generator)]
-    step = gan.make_train_step("W1", alpha_ema=0.9)
-    data = itertools.repeat(torch.zeros(1))
-    step(
-        data,
-        lambda x: critic(x.view(-1, 1)),
-        optimizers[0],
-        (lambda: generator()) if bare else generator,
-        average,
-        optimizers[1],
-    )
+    step, data = gan.make_train_step("W1", alpha_ema=0.9), itertools.repeat(torch.zeros(1))
+    draw = (lambda: generator()) if bare else generator
+    step(data, lambda x: critic(x.view(-1, 1)), optimizers[0], draw, average, optimizers[1])
     assert average.at.item() == pytest.approx(0.9 + 0.1 * generator.at.item())
     assert generator.at.item() != 1
 
@@ -325,7 +295,7 @@ def test_damaged_statistics_are_computed_again_and_a_failed_write_leaves_nothing
     path, real = tmp_path / "stats.pt", list(samples(0, 3, 20, 3, 4, 4, dtype=torch.float32))
     scores = lambda data: gan.make_eval_step(path, data, 3, network=Pixels())(real, lambda x: x, Constant())[1]  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        patch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
         expected = scores(real)
     assert not list(tmp_path.iterdir()) and "stats.pt cannot be written (No space left" in capsys.readouterr().err
     assert scores(real) == expected == scores([])  # the file is enough
@@ -338,7 +308,7 @@ def test_damaged_statistics_are_computed_again_and_a_failed_write_leaves_nothing
         assert scores(real) == expected and path.read_bytes() == whole
 
 
-def test_scores_of_the_eval_step_are_the_formulas_and_torch_fidelitys(tmp_path):
+def test_scores_of_the_eval_step_are_the_formula_and_torch_fidelitys(tmp_path):
     """Of given images in a generator's place, in one pass of one network."""
     real, fake = (torch.randint(0, 256, (n, 3, 4, 4), generator=torch.Generator().manual_seed(n)) for n in (700, 600))
     network, given = Pixels(), iter((fake // 2).split(90))
@@ -352,9 +322,6 @@ def test_scores_of_the_eval_step_are_the_formulas_and_torch_fidelitys(tmp_path):
     root = sqrtm(np.cov(p.T) @ np.cov(q.T)).real
     expected = ((p.mean(0) - q.mean(0)) ** 2).sum() + np.trace(np.cov(p.T) + np.cov(q.T) - 2 * root)
     assert scores["FID"] == pytest.approx(float(expected), rel=1e-6)
-    statistics = [fid_features_to_statistics(features) for features in (p, q)]
-    theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-    assert scores["FID"] == pytest.approx(theirs, rel=1e-6)
     theirs = isc_features_to_metric(logits[torch.randperm(600)], splits=10, shuffle=False)
     assert scores["IS"] == pytest.approx(theirs["inception_score_mean"], rel=0.01)
 

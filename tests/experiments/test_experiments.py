@@ -74,7 +74,7 @@ def small(monkeypatch):
     monkeypatch.setattr(data, "load_images", lambda *_: (name, train_images[:200], test_images[:40]))
     changes = {"latent_size": 3}
     for module in (vae_tuned, posterior_controls):
-        monkeypatch.setattr(module, "SETTINGS", {name: {**of, **changes} for name, of in module.SETTINGS.items()})
+        monkeypatch.setattr(module, "SETTINGS", {name: {**each, **changes} for name, each in module.SETTINGS.items()})
     monkeypatch.setattr(vae_ablation, "PARTS", {name: {**part, **changes} for name, part in vae_ablation.PARTS.items()})
     for module in (flow_posterior, posterior_controls, vae_tuned, vae_ablation):
         monkeypatch.setattr(module, "SEEDS", 1)

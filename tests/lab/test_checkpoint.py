@@ -150,8 +150,8 @@ def test_random_numbers_of_another_device_start_from_a_seed_that_follows_from_th
     """CUDA's generators have a state of 16 bytes, the CPU's one of 5,056."""
     path, drawn = tmp_path / "checkpoint.pt", []
     for seed in (1, 1, 2):
-        of_cuda = torch.tensor([seed] * 16, dtype=torch.uint8)
-        checkpoint.save(path, {"origin": {}, "generator": of_cuda, "step": 1})
+        cuda_state = torch.tensor([seed] * 16, dtype=torch.uint8)
+        checkpoint.save(path, {"origin": {}, "generator": cuda_state, "step": 1})
         generator = torch.Generator().manual_seed(0)
         assert checkpoint.Checkpoint(path, {}, generator=generator).restore() == {"step": 1}
         (line,) = capsys.readouterr().err.splitlines()
