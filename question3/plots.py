@@ -221,7 +221,7 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
     From samples there is a second limit, that of a finite data set, which grows with the number of parameters.
     """
     depths = list(dict.fromkeys(row["num_layers"] for row in settings))
-    measures = {"samples": ("gap", "NLL − entropy (nats)"), "density": ("kl", "KL(q‖p) (nats)")}
+    measures = {"samples": ("gap", "NLL $-$ entropy (nats)"), "density": ("kl", r"KL$(q\,\Vert\,p)$ (nats)")}
     with figures.figure(path, columns=2, size=(figures.WIDTH / 2, 2.3)) as columns:
         for axes, (source, (key, label)) in zip(columns, measures.items(), strict=True):
             plain, crosses = (
@@ -243,5 +243,5 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
             axes.minorticks_off()
         limit, deepest = tuned["limit_of_the_data"], tuned["settings"]["tuned"][0]["num_layers"]
         columns[0].plot(depths, [limit * k / deepest for k in depths], ":", color="0.5", linewidth=0.8)
-        columns[0].text(0.45 * deepest, 0.5 * limit, "P / (2N)", color="0.4", ha="right", va="bottom")
+        columns[0].text(0.45 * deepest, 0.5 * limit, "$P/(2N)$", color="0.4", ha="right", va="bottom")
         columns[1].legend()
