@@ -176,7 +176,9 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
             for mask, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
                 axes.plot(*after[mask].T, ".", color=colour, markersize=1.4, markeredgewidth=0)
             axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
-            axes.set(title=title, xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal")
+            axes.set(
+                title=title, xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal"
+            )
             axes.grid(visible=False)
         label_edges(panels, "x")
 
@@ -237,11 +239,11 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
                 for row in (row for row in crosses if row["data"] == name):
                     mark: dict[str, Any] = {"color": colour, "ms": 7, "mew": 1.5, "label": f"{name}, tuned"}
                     axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
-            axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.5), xlabel="layers $k$", ylabel=label)
+            axes.set(xscale="log", yscale="log", ylim=(2e-3, 5), xlabel="layers $k$", ylabel=label)
             axes.set_title(f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
             axes.minorticks_off()
         limit, deepest = tuned["limit_of_the_data"], tuned["settings"]["tuned"][0]["num_layers"]
         columns[0].plot(depths, [limit * k / deepest for k in depths], ":", color="0.5", linewidth=0.8)
         columns[0].text(0.45 * deepest, 0.5 * limit, "$P/(2N)$", color="0.4", ha="right", va="bottom")
-        columns[1].legend()
+        columns[1].legend(ncols=2, loc="upper right", columnspacing=1)
