@@ -1,7 +1,7 @@
 """Pictures of planar flows: target beside model, on the same square and the same scale."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def over_depth(
 
 
 @torch.no_grad()
-def compare(path: str | Path, source: str, rows: dict[Target, Sequence[tuple[int, Flow]]]) -> None:
+def compare(path: str | Path, source: str, rows: Mapping[Target, Sequence[tuple[int, Flow]]]) -> None:
     """Targets, a row each, and what flows of several depths learnt of them, all on one scale.
 
     From samples, the density that was learnt; from a density, the samples that were learnt, as a histogram.
