@@ -1,7 +1,7 @@
 """Pictures of planar flows: target beside model, on the same square and the same scale."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def over_depth(
 
 
 @torch.no_grad()
-def compare(path: str | Path, source: str, rows: dict[Target, Sequence[tuple[int, Flow]]]) -> None:
+def compare(path: str | Path, source: str, rows: Mapping[Target, Sequence[tuple[int, Flow]]]) -> None:
     """Targets, a row each, and what flows of several depths learnt of them, all on one scale.
 
     From samples, the density that was learnt; from a density, the samples that were learnt, as a histogram.
@@ -223,7 +223,7 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
     From samples there is a second limit, that of a finite data set, which grows with the number of parameters.
     """
     depths = list(dict.fromkeys(row["num_layers"] for row in settings))
-    measures = {"samples": ("gap", "NLL − entropy (nats)"), "density": ("kl", "KL(q‖p) (nats)")}
+    measures = {"samples": ("gap", "NLL $-$ entropy (nats)"), "density": ("kl", r"KL$(q\,\Vert\,p)$ (nats)")}
     with figures.figure(path, columns=2, size=(figures.WIDTH / 2, 2.3)) as columns:
         for axes, (source, (key, label)) in zip(columns, measures.items(), strict=True):
             plain, crosses = (
@@ -239,11 +239,11 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
                 for row in (row for row in crosses if row["data"] == name):
                     mark: dict[str, Any] = {"color": colour, "ms": 7, "mew": 1.5, "label": f"{name}, tuned"}
                     axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
-            axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.5), xlabel="layers $k$", ylabel=label)
+            axes.set(xscale="log", yscale="log", ylim=(2e-3, 5), xlabel="layers $k$", ylabel=label)
             axes.set_title(f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
             axes.minorticks_off()
         limit, deepest = tuned["limit_of_the_data"], tuned["settings"]["tuned"][0]["num_layers"]
         columns[0].plot(depths, [limit * k / deepest for k in depths], ":", color="0.5", linewidth=0.8)
-        columns[0].text(0.45 * deepest, 0.5 * limit, "P / (2N)", color="0.4", ha="right", va="bottom")
-        columns[1].legend()
+        columns[0].text(0.45 * deepest, 0.5 * limit, "$P/(2N)$", color="0.4", ha="right", va="bottom")
+        columns[1].legend(ncols=2, loc="upper right", columnspacing=1)

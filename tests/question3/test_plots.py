@@ -61,6 +61,7 @@ PICTURES = {
     "samples": lambda path: plots.over_depth(path, SINE, "samples", [(31415, random_flow(k)) for k in (2, 8, 32)]),
     "density": lambda path: plots.over_depth(path, OWN, "density", [(31415, random_flow())]),
     "own data": lambda path: plots.over_depth(path, OWN, "samples", [(31415, random_flow())], torch.randn(50, 2)),
+    "compared": lambda path: plots.compare(path, "density", {SINE: [(31415, random_flow(k)) for k in (2, 8, 32)]}),
     "directions": lambda path: plots.directions(path, SINE, {"forward": random_flow(), "reverse": random_flow()}),
     "transformations": lambda path: plots.transformations(path, 9 * CASES),
     "bends": lambda path: plots.bends(path, [2.0, -1.0, -3.0]),
