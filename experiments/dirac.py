@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from experiments.options import Options
+from lab.figures import captioned
 from question2 import dirac_plots, games
 from question2.configurations import Management, plan
 
@@ -25,7 +26,8 @@ def run(options: Options) -> dict[str, Any]:
         trajectory = games.load_trajectory(one)
         assert trajectory is not None
         played.append((one.name, one.hp.game, trajectory))
-        dirac_plots.final_plot(options.figures / f"dirac_{one.name}.svg", *played[-1])
+        caption = f"{one.name}: a game over its vector field, its first updates, all of them, and the game in space."
+        dirac_plots.final_plot(captioned(options.figures / f"dirac_{one.name}.svg", caption), *played[-1])
         setting = {
             "loss": one.hp.loss_type,
             "penalty": one.hp.critic_reg_type,
@@ -33,7 +35,8 @@ def run(options: Options) -> dict[str, Any]:
             "ema": one.hp.generator_alpha_ema,
         }
         rows.append({"name": one.name, **setting, **results[one.label]})
-    dirac_plots.overview(options.figures / "dirac_overview.png", played)
+    caption = "A game of each configuration over its vector field, from its start (circle) to its end (dot)."
+    dirac_plots.overview(captioned(options.figures / "dirac_overview.png", caption), played)
     first = runs[0].hp
     return {
         "dataset": "none",

@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.dirac import SEED
 from experiments.options import Options
+from lab.figures import captioned
 from question2 import dirac_plots, dirac_theory, games, modified_field
 from question2.configurations import Management, plan
 
@@ -59,7 +60,8 @@ def run(options: Options) -> dict[str, Any]:
         "measured_growth": float((inverse[-1] - inverse[half]) / (updates[-1] - updates[half])),
         "growth": modified_field.contraction(runs[0].hp.generator_lr),
     }
-    dirac_plots.contraction(options.figures / "dirac_long_contraction.svg", result)
+    caption = "Distance from the equilibrium without a penalty: marks are games, lines are theory."
+    dirac_plots.contraction(captioned(options.figures / "dirac_long_contraction.svg", caption), result)
     return result
 
 

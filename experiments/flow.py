@@ -11,6 +11,7 @@ from data.densities import TARGETS
 from experiments.options import Options
 from lab import checkpoint
 from lab.estimates import spread
+from lab.figures import captioned
 from lab.options import determining
 from question3 import plots
 from question3.stacked_flows import unstack
@@ -43,8 +44,11 @@ def run(options: Options) -> dict[str, Any]:
     flows = median_flows(Path(asked.out), result["runs"])
     for source, name in dict.fromkeys((source, name) for source, name, _ in flows):
         by_depth = [flows[source, name, k] for k in asked.num_layers]
-        plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, by_depth)
-    plots.transformations(options.figures / "flow_transformations.png", TRANSFORMATIONS)
+        caption = f"{name}: target and flows that learnt it from {source}: densities above, draws below, one scale."
+        path = captioned(options.figures / f"flow_{source}_{name}.png", caption)
+        plots.over_depth(path, TARGETS[name], source, by_depth)
+    caption = "Single planar layers applied to a standard normal distribution and to a square grid."
+    plots.transformations(captioned(options.figures / "flow_transformations.png", caption), TRANSFORMATIONS)
     settings = [
         summarise(source, name, k, result["runs"])
         for source, name, k in itertools.product(asked.source, asked.data, asked.num_layers)

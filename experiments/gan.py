@@ -16,6 +16,7 @@ from experiments import gan_figures, gan_samples
 from experiments.gan_summary import configurations, curve, differences
 from experiments.options import Options
 from lab.device import choose_device
+from lab.figures import captioned
 from lab.files import read_json
 from lab.options import determining
 from question2 import classifier
@@ -128,8 +129,11 @@ def judge_scores(options: Options, best: Run, images: image_runs.Images) -> dict
     generator = image_runs.load_generator(best.folder / "generator.pt", images.train.device)
     labelled = data.cifar10(options.data) if images.dataset == "cifar10" else None
     held_out = labelled and labelled.test
-    copying = gan_samples.draw_neighbours(options.figures / "gan_neighbours.jpg", generator, images, held_out)
-    gan_samples.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
+    caption = f"{best.name}: generated images (left of each block) and the training images nearest in feature space."
+    path = captioned(options.figures / "gan_neighbours.jpg", caption)
+    copying = gan_samples.draw_neighbours(path, generator, images, held_out)
+    caption = f"{best.name}: each row walks from one noise vector to another."
+    gan_samples.draw_interpolation(captioned(options.figures / "gan_interpolation.jpg", caption), generator)
     eval_step = images.evaluation(generator.dimz)
     corrupted = gan_samples.corruption_scores(images, labelled, eval_step, images.management.eval_samples)
     anchors = gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000)

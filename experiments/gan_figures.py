@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments import gan_samples
 from lab import figures
+from lab.figures import captioned
 from question2 import image_plots
 from question2.configurations import Run
 from question2.images import Images
@@ -19,19 +20,26 @@ from question2.images import Images
 def draw_study(folder: Path, summary: dict[str, Any]) -> None:
     """The figures of the study's numbers."""
     name, rows = summary["scores"]["fid"], summary["configurations"]
-    draw_curves(folder / "gan_curves.svg", rows, name, summary["anchors"])
-    draw_critics(folder / "gan_critics.svg", rows)
-    draw_widths(folder / "gan_widths.svg", summary["widths"], name)
-    gan_samples.draw_corruptions(folder / "gan_corruptions.svg", summary["corruptions"], name)
+    caption = f"Metric and distance {name} over training: averaged and trained generators of each configuration."
+    draw_curves(captioned(folder / "gan_curves.svg", caption), rows, name, summary["anchors"])
+    caption = "The critic's mean at held-out real images and at generated ones over training, and their difference."
+    draw_critics(captioned(folder / "gan_critics.svg", caption), rows)
+    caption = f"Distance {name} over training in several widths, with R1."
+    draw_widths(captioned(folder / "gan_widths.svg", caption), summary["widths"], name)
+    caption = f"How the distance {name} rises with known damage to real images."
+    path = captioned(folder / "gan_corruptions.svg", caption)
+    gan_samples.draw_corruptions(path, summary["corruptions"], name)
 
 
 def draw_images(folder: Path, runs: Sequence[Run], images: Images) -> None:
     """What the first seed of each configuration generates, over training and at the end, and real images."""
     for one in (one for one in runs if one.hp.seed == runs[0].hp.seed):
-        image_plots.save_sheet(folder / f"gan_sheet_{one.name}.jpg", one.folder)
+        caption = f"{one.name}: images of the same noise over training, one row for each update."
+        image_plots.save_sheet(captioned(folder / f"gan_sheet_{one.name}.jpg", caption), one.folder)
         last = image_plots.read_grid(one.folder / f"samples_{one.hp.max_iters:06}.png")
-        figures.photograph(folder / f"gan_samples_{one.name}.jpg", last[None], columns=1, padding=0)
-    gan_samples.draw_real(folder / "gan_samples_real.jpg", images)
+        path = captioned(folder / f"gan_samples_{one.name}.jpg", f"{one.name}: generated images after training.")
+        figures.photograph(path, last[None], columns=1, padding=0)
+    gan_samples.draw_real(captioned(folder / "gan_samples_real.jpg", "Real images, held out of training."), images)
 
 
 def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str, anchors: Sequence[dict[str, Any]] = ()) -> None:

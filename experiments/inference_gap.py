@@ -14,6 +14,7 @@ from experiments.options import Options
 from experiments.posterior_controls import SCALE
 from experiments.vae import train_vaes
 from lab.estimates import mean_and_error
+from lab.figures import captioned
 from question1 import inference_gap, plots
 from question1.autoencoder import VAE, Posterior, log_likelihood
 
@@ -39,8 +40,11 @@ def run(options: Options) -> dict[str, Any]:
     full = in_full(options, model, splits.train, images)
     settings = {"plane": of_plane, "full": of_full}
     trained = {name: {**setting["options"], "valid_elbo": setting["valid_elbo"]} for name, setting in settings.items()}
-    plots.inference_gaps(options.figures / "inference_gap_parts.svg", plane["families"], full["families"])
-    plots.importance(options.figures / "inference_gap_importance.svg", plane["importance"])
+    caption = "The inference gap of each family of posteriors, in two parts, with two latent dimensions and with all."
+    path = captioned(options.figures / "inference_gap_parts.svg", caption)
+    plots.inference_gaps(path, plane["families"], full["families"])
+    caption = "How far importance sampling with K draws underestimates log p(x), with two latent dimensions."
+    plots.importance(captioned(options.figures / "inference_gap_importance.svg", caption), plane["importance"])
     encoder, search = fits(options)
     return {
         "dataset": dataset,
@@ -93,8 +97,9 @@ def on_a_plane(options: Options, model: VAE, train: Tensor, images: Tensor) -> d
         if not num_layers:
             worst = (log_px - elbos["own"]).argsort(descending=True)
     telling = [int(worst[place]) for place in (0, len(worst) // 20, len(worst) // 4, len(worst) // 2)]
+    caption = "True posteriors (grey) and the best of each family (lines) at levels that enclose 50 % and 95 %."
     plots.contours(
-        options.figures / "inference_gap_contours.png",
+        captioned(options.figures / "inference_gap_contours.png", caption),
         model,
         images[telling],
         [{name: found[name]["own"].select(slice(i, i + 1)) for name in ("normal", "planar 16")} for i in telling],
