@@ -56,9 +56,7 @@ def build(out: str | Path, document: str = "report", runs: str | Path | None = N
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
-        for source in [*HERE.glob("*.typ"), HERE / "references.bib", HERE / "screen.css"]:
-            shutil.copy(source, stage)
-        copy(HERE, stage)
+        shutil.copytree(HERE, stage, ignore=shutil.ignore_patterns("*.py", "*.pdf", "__pycache__"), dirs_exist_ok=True)
         if runs:
             copy(Path(runs), stage)
         (stage / "sources.json").write_text(json.dumps(dict.fromkeys(names(HERE), "published")))
@@ -92,9 +90,7 @@ def figures(folder: Path, name: str) -> list[Path]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy results and their figures."""
-    for folder in ("results", "figures"):
-        (target / folder).mkdir(exist_ok=True)
+    """Copy results and their figures into folders of these names."""
     for name in names(source):
         shutil.copy(source / "results" / f"{name}.json", target / "results")
         for figure in figures(source, name):
