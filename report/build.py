@@ -6,6 +6,7 @@
 
 import datetime
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -82,11 +83,12 @@ def figures(folder: Path, name: str) -> list[Path]:
     The figures of ``vae`` are ``vae_*``, but not ``vae_tuned_*`` where there is an experiment ``vae_tuned``.
     """
     longer = tuple(f"{other}_" for other in {*names(HERE), *names(folder)} if other.startswith(f"{name}_"))
-    found = {}
+    found: dict[str, Path] = {}
     for suffix in (".png", ".jpg", ".svg"):  # the last that there is
         found |= {path.stem: path for path in folder.glob(f"figures/{name}_*{suffix}")}
     stems = [stem for stem in found if not stem.startswith(longer)]
-    return [found[stem] for stem in sorted(stems, key=lambda stem: [part.zfill(9) for part in stem.split("-")])]
+    in_order = sorted(stems, key=lambda stem: re.sub(r"\d+", lambda number: number[0].zfill(9), stem))
+    return [found[stem] for stem in in_order]
 
 
 def copy(source: Path, target: Path) -> None:

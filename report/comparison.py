@@ -144,7 +144,7 @@ def obstacle(yours: Mapping[str, Any], ours: Mapping[str, Any] | None) -> str:
 
 def options_of(result: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """The options of a result, and of its settings by the setting's name."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in result.items():
         if key == "options":
             found |= {f"{place}{name}": option for name, option in value.items() if name not in BESIDE_THE_POINT}
@@ -194,7 +194,10 @@ def section(name: str, yours: dict[str, Any], ours: dict[str, Any] | None, runs:
         "about": about(name),
         "data": data_name(yours),
         "obstacle": reason,
-        "rows": [compare(label, value, published.get(label), *more) for label, value, *more in numbers(yours)],
+        "rows": [
+            compare(label, value, published.get(label), unit, decimals)
+            for label, value, unit, decimals in numbers(yours)
+        ],
         "causes": causes(yours, ours or yours),
         "command": command(runs, yours, name),
         "machine": "{device}, {cores} cores, Python {python}, torch {torch}".format(**yours["environment"]),
