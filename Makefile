@@ -1,6 +1,7 @@
 # make TARGET, on a machine with Python 3.11 or newer; README says what Linux needs besides
 #   install      make .venv and install requirements-dev.txt, as every target but colab.zip does first
-#   report       run the profile's experiments and build report.pdf; html: the same as one page for a screen
+#   report       run the profile's experiments and build report.pdf: your numbers beside the published ones
+#   html         the solution and its companion as pages for a screen: report.html, companion.html
 #   test         all tests; test-quick: without those that take more than some seconds; lint: style and types
 #   faults       damaged files, kills, full disks and bad input, half an hour of them
 #   benchmark    speed beside the textbook loop
@@ -9,7 +10,7 @@
 #   reference, lint, clean   for maintainers, see CONTRIBUTING.md
 #   PYTHON=python3.12   the interpreter          DATA=FOLDER     where data sets lie or are put
 #   TORCH_INDEX=URL     another source of torch, such as PyTorch's builds without CUDA, see README
-#   PROFILE=assignment  of report and html: what the assignment asks, the default: about 10 minutes on two cores
+#   PROFILE=assignment  of report: what the assignment asks, the default: about 10 minutes on two cores
 #   PROFILE=quick       small data, no download of data, about 5 minutes
 #   PROFILE=full        every seed and long run: hours
 
@@ -29,9 +30,10 @@ report: .venv/installed
 	$(BIN)/python -m experiments --profile $(PROFILE) --data "$(DATA)"
 	$(BIN)/python -m report --runs runs/$(PROFILE)
 
-# The report as one page for a screen, from what "make report" of the same profile has run.
+# The published documents, each as one page with its pictures in it.
 html: .venv/installed
-	$(BIN)/python -m report --runs runs/$(PROFILE) --out report.html
+	$(BIN)/python -m report --document report --out report.html
+	$(BIN)/python -m report --document companion --out companion.html
 
 # What the notebooks need, as it is committed, in one file: for Colab, as long as the project has no address.
 colab.zip:
@@ -62,7 +64,7 @@ lint: .venv/installed
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks
 
-# Take what runs/full holds as the published reference: JSON, figures, PDF and the README's table.
+# Publish what runs/full holds: JSON, figures, the two PDFs and the README's table.
 reference: .venv/installed
 	$(BIN)/python -m report --runs runs/full --publish
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.options import Options
 from gan import AVAILABLE_LOSSES
+from lab.figures import captioned
 from question2 import dirac_plots, games
 from question2.configurations import Management, plan
 
@@ -26,7 +27,8 @@ def run(options: Options) -> dict[str, Any]:
         trajectory = games.load_trajectory(one)
         assert trajectory is not None
         played.append((one.name, one.hp.game, trajectory))
-        dirac_plots.final_plot(options.figures / f"dirac_{one.name}.svg", *played[-1])
+        caption = f"{one.name}: a game over its vector field, its first updates, all of them, and the game in space."
+        dirac_plots.final_plot(captioned(options.figures / f"dirac_{one.name}.svg", caption), *played[-1])
         setting = {
             "loss": one.hp.loss_type,
             "penalty": one.hp.critic_reg_type,
@@ -34,10 +36,12 @@ def run(options: Options) -> dict[str, Any]:
             "ema": one.hp.generator_alpha_ema,
         }
         rows.append({"name": one.name, **setting, **results[one.label]})
-    dirac_plots.overview(options.figures / "dirac_overview.svg", played)
+    caption = "Each game over its vector field, from its start (circle) to its end (dot), with its average (orange)."
+    dirac_plots.overview(captioned(options.figures / "dirac_overview.svg", caption), played)
     for loss in AVAILABLE_LOSSES:
-        of_loss = [one for one in played if one[1].loss_type == loss]
-        dirac_plots.final_plots(options.figures / f"dirac_final_{loss}.svg", of_loss)
+        shown = [one for one in played if one[1].loss_type == loss]
+        caption = f"{loss}: each configuration over its vector field, over its first updates and over all."
+        dirac_plots.final_plots(captioned(options.figures / f"dirac_final_{loss}.svg", caption), shown)
     first = runs[0].hp
     return {
         "seed": seed,

@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 from dirac import Game, play, starting_points
 from experiments.dirac import SEED
 from experiments.options import Options
+from lab.figures import captioned
 from question2 import dirac_plots, dirac_theory, games, modified_field
 from question2.configurations import Management, plan
 
@@ -65,7 +66,8 @@ def run(options: Options) -> dict[str, Any]:
         "check": check(seed, turns=12 if options.quick else 24),
     }
     result["turning_radius"]["limit"] = float(brentq(modified_field.drift, 1.0, OUTSIDE))
-    dirac_plots.contraction(options.figures / "dirac_long_contraction.svg", result)
+    caption = "Distance from the equilibrium without a penalty: marks are games, lines are theory."
+    dirac_plots.contraction(captioned(options.figures / "dirac_long_contraction.svg", caption), result)
     return result
 
 

@@ -10,6 +10,7 @@ from data.densities import TARGETS
 from experiments.options import Options
 from lab import checkpoint
 from lab.estimates import spread
+from lab.figures import captioned
 from lab.options import determining
 from question3 import plots
 from question3.stacked_flows import unstack
@@ -42,11 +43,15 @@ def run(options: Options) -> dict[str, Any]:
     flows = median_flows(Path(asked.out), result["runs"])
     for source, name in {(source, name) for source, name, _ in flows}:
         by_depth = [flows[source, name, k] for k in asked.num_layers]
-        plots.over_depth(options.figures / f"flow_{source}_{name}.png", TARGETS[name], source, by_depth)
+        caption = f"{name}: target and flows that learnt it from {source}: densities above, draws below, one scale."
+        path = captioned(options.figures / f"flow_{source}_{name}.png", caption)
+        plots.over_depth(path, TARGETS[name], source, by_depth)
     for source in asked.source:
         rows = {TARGETS[name]: [flows[source, name, k] for k in asked.num_layers] for name in asked.targets}
-        plots.compare(options.figures / f"flow_{source}.svg", source, rows)
-    plots.transformations(options.figures / "flow_transformations.svg", TRANSFORMATIONS)
+        caption = f"Targets and flows that learnt them from {source}, by number of layers: densities and draws."
+        plots.compare(captioned(options.figures / f"flow_{source}.svg", caption), source, rows)
+    caption = "Single planar layers applied to a standard normal distribution and to a square grid."
+    plots.transformations(captioned(options.figures / "flow_transformations.svg", caption), TRANSFORMATIONS)
     limits = {
         name: {"log_z": TARGETS[name].log_z, "entropy": TARGETS[name].entropy, "half_width": TARGETS[name].half_width}
         for name in asked.targets

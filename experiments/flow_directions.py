@@ -4,6 +4,7 @@ from typing import Any
 
 from data.densities import TARGETS
 from experiments.options import Options
+from lab.figures import captioned
 from question3 import directions, plots
 
 MINUTES = {"quick": 0.1, "full": 1}
@@ -24,5 +25,6 @@ def run(options: Options, name: str = "arcs", num_layers: int = 2) -> dict[str, 
         measured = [directions.measure(target, flow, grid) for flow in flows]
         chosen = min(range(starts), key=lambda i: measured[i][direction])
         best[direction], measures[direction] = flows[chosen], measured[chosen]
-    plots.directions(options.figures / "flow_directions_arcs.png", target, best)
+    caption = f"{name}: the target, and flows of {num_layers} layers with the least forward and the least reverse KL."
+    plots.directions(captioned(options.figures / "flow_directions_arcs.png", caption), target, best)
     return {"data": name, "num_layers": num_layers, "starts": starts, "measures": measures}

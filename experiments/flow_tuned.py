@@ -7,6 +7,7 @@ import train
 from data.densities import TARGETS
 from experiments.flow import DEPTHS, prescribed, summarise
 from experiments.options import Options
+from lab.figures import captioned
 from question3 import natural, plots
 from solution import Flow
 
@@ -42,5 +43,7 @@ def run(options: Options) -> dict[str, Any]:
         "points": points,
         "limit_of_the_data": parameters / (2 * points),
     }
-    plots.depth(options.figures / "flow_tuned_depth.svg", options.result("flow")["settings"], result)
+    caption = "Distance from the limit over depth: each seed a point, their mean a line, tuned flows as crosses."
+    path = captioned(options.figures / "flow_tuned_depth.svg", caption)
+    plots.depth(path, options.result("flow")["settings"], result)
     return result

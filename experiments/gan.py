@@ -16,6 +16,7 @@ from experiments import gan_figures, gan_samples
 from experiments.gan_summary import configurations, curve, differences
 from experiments.options import Options
 from lab.device import choose_device
+from lab.figures import captioned
 from lab.files import read_json
 from lab.options import determining
 from question2 import classifier
@@ -120,11 +121,14 @@ def widths(folder: Path, suffix: str) -> list[dict[str, Any]]:
 def judge_scores(options: Options, best: Run, images: image_runs.Images) -> dict[str, Any]:
     """Whether the best configuration copies, and how the scores rate real images, damaged ones and noise."""
     generator = image_runs.load_generator(best.folder / "generator.pt", images.train.device)
-    gan_figures.draw_interpolation(options.figures / "gan_interpolation.jpg", generator)
+    caption = f"{best.name}: each row walks from one noise vector to another."
+    gan_figures.draw_interpolation(captioned(options.figures / "gan_interpolation.jpg", caption), generator)
+    caption = f"{best.name}: generated images (left of each block) and the training images nearest in feature space."
+    neighbours = captioned(options.figures / "gan_neighbours.jpg", caption)
     eval_step = images.evaluation(generator.dimz)
     labels = data.cifar10(options.data).test_labels if images.dataset == "cifar10" else None
     return {
-        "copying": gan_samples.copying(options.figures / "gan_neighbours.jpg", generator, images),
+        "copying": gan_samples.copying(neighbours, generator, images),
         "corruptions": gan_samples.corruptions(images, labels, eval_step, images.management.eval_samples),
         "anchors": gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000),
     }

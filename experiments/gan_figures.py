@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 
 from gan import to_uint8
 from lab import figures
+from lab.figures import captioned
 from model import Generator
 from question2 import image_plots
 from question2.configurations import Run
@@ -25,10 +26,15 @@ CURVES = ("curve", "trained_curve")  # of the distance: of the averaged generato
 def draw_study(folder: Path, summary: dict[str, Any]) -> None:
     """The figures of the study's numbers."""
     name, rows = summary["scores"]["fid"], summary["configurations"]
-    draw_curves(folder / "gan_curves.svg", rows, name)
-    draw_critics(folder / "gan_critics.svg", rows)
-    draw_widths(folder / "gan_widths.svg", summary["widths"], name)
-    draw_corruptions(folder / "gan_corruptions.svg", summary["corruptions"], name)
+    caption = f"Metric and distance {name} over training: averaged and trained generators of each configuration."
+    draw_curves(captioned(folder / "gan_curves.svg", caption), rows, name)
+    caption = "The critic's mean at held-out real images and at generated ones over training, and their difference."
+    draw_critics(captioned(folder / "gan_critics.svg", caption), rows)
+    caption = f"Distance {name} over training in several widths, with R1."
+    draw_widths(captioned(folder / "gan_widths.svg", caption), summary["widths"], name)
+    caption = f"How the distance {name} rises with known damage to real images."
+    path = captioned(folder / "gan_corruptions.svg", caption)
+    draw_corruptions(path, summary["corruptions"], name)
 
 
 def draw_images(folder: Path, runs: Sequence[Run], images: Images) -> None:
@@ -36,10 +42,15 @@ def draw_images(folder: Path, runs: Sequence[Run], images: Images) -> None:
     some = torch.randperm(len(images.test), generator=torch.Generator().manual_seed(0))[:64]
     grids = {"real": make_grid(images.test.cpu()[some], nrow=8)}
     for one in (one for one in runs if one.hp.seed == runs[0].hp.seed):
-        image_plots.save_sheet(folder / f"gan_sheet_{one.name}.jpg", one.folder)
+        caption = f"{one.name}: images of the same noise over training, one row for each update."
+        image_plots.save_sheet(captioned(folder / f"gan_sheet_{one.name}.jpg", caption), one.folder)
         grids[one.name] = image_plots.read_grid(one.folder / f"samples_{one.hp.max_iters:06}.png")
     for name, grid in grids.items():
-        figures.photograph(folder / f"gan_samples_{name}.jpg", grid[None], columns=1, padding=0)
+        caption = (
+            "Real images, held out of training." if name == "real" else f"{name}: generated images after training."
+        )
+        path = captioned(folder / f"gan_samples_{name}.jpg", caption)
+        figures.photograph(path, grid[None], columns=1, padding=0)
 
 
 @torch.no_grad()

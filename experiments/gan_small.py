@@ -6,6 +6,7 @@ from experiments.gan import SEEDS, frame, suffix_of
 from experiments.gan_figures import draw_curves
 from experiments.gan_summary import configurations
 from experiments.options import Options
+from lab.figures import captioned
 from question2 import image_plots, images
 from question2.configurations import Management, plan
 
@@ -39,6 +40,10 @@ def run(options: Options) -> dict[str, Any]:
     rows = configurations(runs, results, suffix)
     for one, row in zip(runs, rows, strict=True):
         row["name"] = one.name.removeprefix("cifar10-")
-        draw_curves(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", [row], f"FID{suffix}")
-        image_plots.save_sheet(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", one.folder)
+        caption = f"{row['name']} on the digits: the metric and the distance FID{suffix} over training."
+        path = captioned(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", caption)
+        draw_curves(path, [row], f"FID{suffix}")
+        caption = f"{row['name']} on the digits: images of the same noise over training, one row for each update."
+        path = captioned(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", caption)
+        image_plots.save_sheet(path, one.folder)
     return {**frame(runs, data, "small"), "configurations": rows}

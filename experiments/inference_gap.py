@@ -14,6 +14,7 @@ from experiments.options import Options
 from experiments.posterior_controls import SCALE
 from experiments.vae import train_vaes
 from lab.estimates import mean_and_error
+from lab.figures import captioned
 from question1 import inference_gap, plots
 from question1.autoencoder import VAE, Posterior, log_likelihood
 
@@ -50,8 +51,11 @@ def run(options: Options) -> dict[str, Any]:
             own = inference_gap.fit(model, images, num_layers, **search, progress=True)
             posteriors[name] = {"encoder": amortised, "own": own}
         found[place] = measure(options, model, images, posteriors)
-    plots.inference_gaps(options.figures / "inference_gap_parts.svg", *(each["families"] for each in found.values()))
-    plots.importance(options.figures / "inference_gap_importance.svg", found["plane"]["importance"])
+    caption = "The inference gap of each family of posteriors, in two parts, with two latent dimensions and with all."
+    path = captioned(options.figures / "inference_gap_parts.svg", caption)
+    plots.inference_gaps(path, *(place["families"] for place in found.values()))
+    caption = "How far importance sampling with K draws underestimates log p(x), with two latent dimensions."
+    plots.importance(captioned(options.figures / "inference_gap_importance.svg", caption), found["plane"]["importance"])
     return {"dataset": dataset, "images": count, "models": models, "encoder": encoder, "search": search, **found}
 
 
@@ -84,8 +88,9 @@ def on_a_plane(options: Options, model: VAE, images: Tensor, posteriors: dict[st
     }
     worst = (log_px - elbos["normal"]["own"]).argsort(descending=True)
     telling = [int(worst[place]) for place in (0, len(worst) // 20, len(worst) // 4, len(worst) // 2)]
+    caption = "True posteriors (grey) and the best of each family (lines) at levels that enclose 50 % and 95 %."
     plots.contours(
-        options.figures / "inference_gap_contours.png",
+        captioned(options.figures / "inference_gap_contours.png", caption),
         model,
         images[telling],
         [{n: posteriors[n]["own"].select(slice(i, i + 1)) for n in ("normal", "planar 16")} for i in telling],

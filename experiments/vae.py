@@ -8,6 +8,7 @@ import data
 import vae
 from experiments.options import Options
 from lab.estimates import spread
+from lab.figures import captioned
 from lab.options import determining
 from question1 import autoencoder, plots
 
@@ -26,8 +27,10 @@ def run(options: Options) -> dict[str, Any]:
     log_px = setting["runs"][0]["test_log_px"]
     bounds = [{"k": int(k), **value} for k, value in log_px.items()]
     latent = dimensions(setting["runs"][0]["kl_per_dimension"])
-    plots.bound(options.figures / "vae_bound.svg", bounds)
-    plots.dimensions(options.figures / "vae_kl.svg", latent["kl"])
+    caption = "The estimate of log p(x) on the test set over the number of samples K, with standard errors."
+    plots.bound(captioned(options.figures / "vae_bound.svg", caption), bounds)
+    caption = "KL divergence of each latent dimension from the prior, in falling order."
+    plots.dimensions(captioned(options.figures / "vae_kl.svg", caption), latent["kl"])
     plots.images(options.figures, first, splits.test)
     sizes = dict(zip(splits._fields, map(len, splits), strict=True))
     printed = vae.report({**setting["runs"][0], "test_log_px": {"200": log_px["200"]}})

@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.options import Options
 from experiments.vae import train_vaes
+from lab.figures import captioned
 from question1 import plots
 
 MINUTES = {"quick": 0.3, "full": 40}
@@ -20,5 +21,6 @@ def run(options: Options) -> dict[str, Any]:
     """Train the other settings in some seeds, and draw them beside the prescribed one."""
     settings = {name: train_vaes(options, name, SEEDS, changes)[0] for name, changes in SETTINGS.items()}
     beside = {"assignment": options.result("vae"), **settings}
-    plots.training(options.figures / "vae_tuned_training.svg", beside, ASKED_FOR)
+    caption = "ELBO over training of the prescribed and the tuned settings: mean and range over seeds."
+    plots.training(captioned(options.figures / "vae_tuned_training.svg", caption), beside, ASKED_FOR)
     return {"dataset": options.images, "settings": settings}

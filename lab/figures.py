@@ -1,8 +1,8 @@
 """The figures' common style, and grids of images. Files are written atomically."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,14 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.3,
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # letters stay letters
     "svg.hashsalt": "figures",  # the same picture is the same file
     "savefig.dpi": 200,
 }
 JPEG = {"quality": 90, "subsampling": 0}  # colour subsampling would blur thin letters and small images
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".svg": {"metadata": {"Date": None}},
+    ".pdf": {"metadata": {"CreationDate": None}},
     ".jpg": {"pil_kwargs": JPEG},
     ".png": {"pil_kwargs": {"optimize": True}},
 }
@@ -89,16 +91,27 @@ def figure(
             plt.close(drawing)
 
 
-def _new_file(path: str | Path) -> AbstractContextManager[Path]:
-    """A file to write, in a folder that is made where it is missing."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return atomic_write(path)
+def captioned(path: Path, caption: str) -> Path:
+    """Write a figure's caption as ``NAME.txt`` beside its place, and return the place.
+
+    A figure with a caption is one to show: it is saved as PNG too, and a drawing as PDF, which LaTeX takes.
+    """
+    _write(path.with_suffix(".txt"), lambda file: file.write_text(f"{caption}\n", encoding="utf-8"))
+    return path
+
+
+def _write(path: str | Path, write: Callable[[Path], Any], *formats: str) -> None:
+    """Write a file, and where it has a caption the same in other formats, in a folder that is made if missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in dict.fromkeys([path.suffix, *(formats if path.with_suffix(".txt").exists() else ())]):
+        with atomic_write(path.with_suffix(suffix)) as temporary:
+            write(temporary)
 
 
 def save(drawing: Figure, path: str | Path) -> None:
     """Write a drawing in the format of the path's suffix."""
-    with _new_file(path) as temporary:
-        drawing.savefig(temporary, **SAVE_OPTIONS.get(temporary.suffix, {}))
+    _write(path, lambda file: drawing.savefig(file, **SAVE_OPTIONS.get(file.suffix, {})), ".png", ".pdf")
 
 
 def logarithmic(axes: Axes, values: Sequence[float]) -> None:
@@ -129,12 +142,10 @@ def image_grid(path: str | Path, images: Tensor, columns: int, scale: int = 3) -
     """Save square images ``(N, D)`` with values in [0, 1] as a grid, dark ink on white, enlarged without smoothing."""
     side = math.isqrt(images.shape[1])
     grid = make_grid(images.detach().cpu().float().view(-1, 1, side, side), nrow=columns, padding=1)
-    with _new_file(path) as temporary:
-        save_image(interpolate(1 - grid[None], scale_factor=scale), temporary)
+    _write(path, lambda file: save_image(interpolate(1 - grid[None], scale_factor=scale), file), ".png")
 
 
 def photograph(path: str | Path, images: Tensor, columns: int, padding: int = 2) -> None:
     """Save colour images ``(N, 3, H, W)`` of bytes as a JPEG grid, a third of a PNG's size."""
     grid = make_grid(images.cpu(), nrow=columns, padding=padding, pad_value=255)
-    with _new_file(path) as temporary:
-        to_pil_image(grid).save(temporary, **JPEG)
+    _write(path, lambda file: to_pil_image(grid).save(file, **JPEG), ".png")

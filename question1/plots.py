@@ -59,20 +59,25 @@ def dimensions(path: Path, kl: list[float]) -> None:
 
 @torch.no_grad()
 def images(folder: Path, model: VAE, images: Tensor) -> None:
-    """Samples from the prior, reconstructions and interpolations, all as pixel probabilities."""
+    """Samples from the prior, reconstructions and interpolations, as pixel probabilities, where images are square."""
+    if math.isqrt(images.shape[1]) ** 2 != images.shape[1]:
+        return
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
 
     def decode(z: Tensor) -> Tensor:
         return torch.sigmoid(model.decode(z.to(device)))
 
-    figures.image_grid(folder / "vae_samples.png", decode(torch.randn(80, model.latent_size, generator=generator)), 16)
+    path = figures.captioned(folder / "vae_samples.png", "Images decoded from draws of the prior: pixel probabilities.")
+    figures.image_grid(path, decode(torch.randn(80, model.latent_size, generator=generator)), 16)
     chosen = images[torch.randperm(len(images), generator=generator)[:16]].float().to(device)
     mean, _ = model.encode(chosen)
-    figures.image_grid(folder / "vae_reconstructions.png", torch.cat([chosen, decode(mean)]), 16)
+    path = figures.captioned(folder / "vae_reconstructions.png", "Test images, and below them their reconstructions.")
+    figures.image_grid(path, torch.cat([chosen, decode(mean)]), 16)
     steps = torch.linspace(0, 1, 16, device=device).view(1, -1, 1)
     walk = torch.lerp(mean[:4, None], mean[4:8, None], steps).flatten(0, 1)
-    figures.image_grid(folder / "vae_interpolation.png", decode(walk), 16)
+    path = figures.captioned(folder / "vae_interpolation.png", "Each row walks between the codes of two test images.")
+    figures.image_grid(path, decode(walk), 16)
 
 
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:

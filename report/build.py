@@ -1,27 +1,30 @@
-"""From results to the PDF and to the README's table.
+"""From results to the documents and to the README's table.
 
-A section of the report takes the results that this machine's experiments left in ``runs/``; where an experiment did not
-run here, it takes the published reference in ``report/`` and says so.
+``report.typ`` is the solution and ``companion.typ`` what goes beyond the question, both of the published results in
+``report/``; ``yours.typ`` sets one's own runs beside these.
 """
 
 import datetime
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typst
 
 from lab import interruption
 from lab.estimates import format_spread
-from lab.files import atomic_write, read_json
-from lab.options import InputError, parse
+from lab.files import atomic_write, read_json, write_json
+from lab.options import InputError, check, parse
+from report.comparison import comparison
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+PUBLISHED = ("report", "companion")
 # The part of the README that is written here, between two marks.
 BEGIN, END = "<!-- results: written by python -m report, from report/results -->", "<!-- end of results -->"
 # A fixed date makes the same numbers the same file.
@@ -30,47 +33,43 @@ DATE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 @dataclass
 class Options:
-    """Where results come from and where the PDF goes."""
+    """What to build."""
 
+    # yours: the results in --runs beside the published ones; report: the solution; companion: what goes beyond it
+    document: Literal["yours", "report", "companion"] = "yours"
     runs: str = "runs/assignment"  # folder that the experiments wrote to
-    out: str = "report.pdf"  # the report: a PDF, or where the name ends so, one page of HTML
-    publish: bool = False  # take the results in --runs as the published reference, and build that
+    out: str = "report.pdf"  # where it goes: a PDF, or where the name ends so, one page of HTML
+    publish: bool = False  # make the results in --runs the published ones, and build both documents of them
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.out.endswith((".pdf", ".html")):
             raise InputError(f"out must be a .pdf or .html file, got {self.out}")
-        if not Path(self.runs).is_dir() and (self.publish or self.runs != Options.runs):
-            raise InputError(f"there is no folder {self.runs}")
 
 
-def build(out: str | Path, runs: str | Path | None = None) -> dict[str, str]:
-    """Compile the report.
+def build(out: str | Path, document: str = "report", runs: str | Path | None = None) -> None:
+    """Compile a document.
 
     Args:
         out: The file; its ending says whether it is a PDF or a page of HTML with everything in it.
-        runs: Folder with ``results`` and ``figures`` of this machine's experiments; without it, the
-            published reference alone is used.
-
-    Returns:
-        Where each experiment's numbers are from: ``runs``; ``reference`` where it did not run here;
-        ``published`` if no runs were asked for.
+        document: ``report`` or ``companion``, of the published results, or ``yours``, of those in ``runs``.
+        runs: Folder with ``results`` and ``figures``. Of a published document, they replace what is published.
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
-        for source in [*HERE.glob("*.typ"), HERE / "references.bib", HERE / "screen.css"]:
-            shutil.copy(source, stage)
-        here = names(HERE)
-        copy(here, HERE, stage)
-        sources = dict.fromkeys(here, "reference" if runs else "published")
+        shutil.copytree(HERE, stage, ignore=shutil.ignore_patterns("*.py", "*.pdf", "__pycache__"), dirs_exist_ok=True)
         if runs:
-            copy(names(runs), Path(runs), stage)
-            sources |= dict.fromkeys(names(runs), "runs")
-        (stage / "sources.json").write_text(json.dumps(sources))
+            copy(Path(runs), stage)
+        (stage / "sources.json").write_text(json.dumps(dict.fromkeys(names(HERE), "published")))
+        if document == "yours":
+            write_json(stage / "comparison.json", compared(Path(runs or HERE)))
+        # A page has a table of contents before it.
+        (stage / "page.typ").write_text(f'#outline(title: none, depth: 2)\n#include "{document}.typ"')
+        kind = Path(out).suffix[1:]
+        main = stage / ("page.typ" if kind == "html" else f"{document}.typ")
+        options: Any = {"format": kind, "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
         with atomic_write(out) as temporary:
-            kind = Path(out).suffix[1:]
-            options: Any = {"format": kind, "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
-            temporary.write_bytes(typst.compile(stage / "report.typ", **options))
-    return sources
+            temporary.write_bytes(typst.compile(main, **options))
 
 
 def names(folder: str | Path) -> list[str]:
@@ -78,20 +77,38 @@ def names(folder: str | Path) -> list[str]:
     return sorted(path.stem for path in Path(folder, "results").glob("*.json"))
 
 
-def copy(experiments: Sequence[str], source: Path, target: Path) -> None:
-    """Copy the results and the figures of some experiments.
+def figures(folder: Path, name: str) -> list[Path]:
+    """The figures of an experiment in a folder, each in one format.
 
     The figures of ``vae`` are ``vae_*``, but not ``vae_tuned_*`` where there is an experiment ``vae_tuned``.
     """
-    known = {*names(HERE), *names(source)}
-    for folder in ("results", "figures"):
-        (target / folder).mkdir(exist_ok=True)
-    for name in experiments:
+    longer = tuple(f"{other}_" for other in {*names(HERE), *names(folder)} if other.startswith(f"{name}_"))
+    found: dict[str, Path] = {}
+    for suffix in (".png", ".jpg", ".svg"):  # the last that there is
+        found |= {path.stem: path for path in folder.glob(f"figures/{name}_*{suffix}")}
+    stems = [stem for stem in found if not stem.startswith(longer)]
+    in_order = sorted(stems, key=lambda stem: re.sub(r"\d+", lambda number: number[0].zfill(9), stem))
+    return [found[stem] for stem in in_order]
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy results and their figures into folders of these names."""
+    for name in names(source):
         shutil.copy(source / "results" / f"{name}.json", target / "results")
-        longer = tuple(f"{other}_" for other in known if other.startswith(f"{name}_"))
-        for figure in (source / "figures").glob(f"{name}_*"):
-            if not figure.name.startswith(longer):
-                shutil.copy(figure, target / "figures")
+        for figure in figures(source, name):
+            shutil.copy(figure, target / "figures")
+
+
+def compared(runs: Path) -> dict[str, Any]:
+    """The comparison with the figures of each experiment and their captions."""
+    found = comparison(runs)
+    for section in found["sections"]:
+        captions = {path: path.with_suffix(".txt") for path in figures(runs, section["name"])}
+        section["figures"] = [
+            {"file": path.name, "caption": text.read_text(encoding="utf-8").strip() if text.exists() else ""}
+            for path, text in captions.items()
+        ]
+    return found
 
 
 def result(name: str, runs: Path | None = None) -> dict[str, Any]:
@@ -179,39 +196,51 @@ def update_readme() -> None:
         temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
-def publish(runs: str | Path) -> None:
-    """Make the results of full runs the reference: JSON, figures, PDF and the README's table.
+def publish(runs: Path) -> None:
+    """Make the results of full runs the published ones: JSON, figures, PDFs and the README's table.
 
-    Everything is checked and built beside the reference first, and replaces it only then.
+    Everything is checked and built beside the published results first, and replaces them only then.
 
     Raises:
-        InputError: A result is damaged or not of the full profile, or there is none.
+        InputError: A result is damaged or not of the full profile.
     """
-    runs = Path(runs)
-    found = names(runs)
-    if not found:
-        raise InputError(f"there are no results in {runs}")
-    for name in found:
+    for name in names(runs):
         if (read_json(runs / "results" / f"{name}.json") or {}).get("profile") != "full":
             raise InputError(f"{name} in {runs} is damaged, or not of the full profile: nothing was published")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            build(Path(folder) / "report.pdf", runs)
+            for document in PUBLISHED:
+                build(Path(folder) / f"{document}.pdf", document, runs)
             readme_table(runs)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"the results in {runs} make no report ({error}): nothing was published") from None
-    copy(found, runs, HERE)
-    build(HERE / "report.pdf")
+    copy(runs, HERE)
+    for document in PUBLISHED:
+        build(HERE / f"{document}.pdf", document)
     update_readme()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = parse(Options, "Build the report from the experiments' results.", argv, program="python -m report")
+    about = "Build the report from the experiments' results."
+    options = parse(Options, about, argv, program="python -m report")
+    runs = Path(options.runs)
     with interruption.one_line_errors():
+        if (options.publish or options.document == "yours") and not names(runs):
+            raise InputError(f"there are no results in {runs}: python -m experiments makes them")
         if options.publish:
-            publish(options.runs)
-        for name, source in build(options.out, options.runs).items():
-            where = f"from {options.runs}" if source == "runs" else "the published reference, not run here"
-            print(f"{name}: {where}")
+            return publish(runs)
+        if options.document == "yours":
+            print("\n".join(told(comparison(runs))))
+        build(options.out, options.document, runs if options.document == "yours" else None)
         print(f"written: {options.out}")
+
+
+def told(found: dict[str, Any]) -> Iterator[str]:
+    """A comparison in a few lines: how many numbers are as expected, and those that are not."""
+    for section in found["sections"]:
+        rows = [row for row in section["rows"] if row["judged"] != "no"]
+        good = sum(row["judged"] == "expected" for row in rows)
+        judged = f"{good} of {len(rows)} numbers are as expected" if rows else "not judged, with one published run"
+        yield f"{section['name']}: {section['obstacle'] or judged}"
+        yield from (f"  {row['sentence']}" for row in rows if row["judged"] == "differs")

@@ -90,8 +90,8 @@ def test_every_experiment_runs_and_the_report_takes_it(small, tmp_path, capsys):
     known = set(command_line.listed())
     command_line.main(command)
     assert {path.stem for path in (out / "results").iterdir()} == known
-    sources = build.build(tmp_path / "report.pdf", out)
-    assert {name for name, source in sources.items() if source == "runs"} == known
+    build.build(tmp_path / "report.pdf", "yours", out)
+    assert {section["name"] for section in build.compared(out)["sections"]} == known
     result = json.loads((out / "results" / "vae.json").read_text())
     assert result["profile"] == "quick" and result["dataset"] == "digits"
     assert result["latent"]["kl"] == sorted(result["latent"]["kl"], reverse=True)

@@ -85,3 +85,15 @@ def test_an_image_grid_is_dark_ink_enlarged(tmp_path):
     figures.image_grid(tmp_path / "a.png", torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0]]), columns=2, scale=3)
     ink = np.array(Image.open(tmp_path / "a.png").convert("L"))
     assert ink.shape == (3 * 4, 3 * 7) and (ink[3:9, 3:9] == np.kron([[0, 255], [255, 0]], np.ones((3, 3)))).all()
+
+
+def test_a_figure_with_a_caption_is_in_formats_that_latex_takes(tmp_path):
+    draw(figures.captioned(tmp_path / "drawing.svg", "A line."))
+    draw(tmp_path / "plain.svg")
+    images = torch.zeros(2, 3, 8, 8).byte()
+    figures.photograph(figures.captioned(tmp_path / "photograph.jpg", "Two images."), images, columns=2)
+    names = {"drawing.svg", "drawing.png", "drawing.pdf", "drawing.txt", "plain.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {f"photograph.{end}" for end in ("jpg", "png", "txt")}
+    assert (tmp_path / "drawing.txt").read_text() == "A line.\n"
+    assert (tmp_path / "drawing.pdf").read_bytes().startswith(b"%PDF")
+    assert not np.array(Image.open(tmp_path / "photograph.png"))[3:8, 3:8].any()
