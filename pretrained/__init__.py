@@ -1,5 +1,6 @@
 """Trained models that ship with the project: ``load(name)``; ``python -m pretrained`` draws all of them."""
 
+import fnmatch
 import json
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ def index() -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in rows}
 
 
-def names() -> list[str]:
-    """The models' names."""
-    return list(index())
+def names(pattern: str = "*") -> list[str]:
+    """The models' names, or those that match a pattern such as ``cifar10-*``."""
+    return fnmatch.filter(index(), pattern)
 
 
 def load(name: str | None = None) -> Any:

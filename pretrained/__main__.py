@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab import interruption
+from lab import figures, interruption
 from lab.options import check, option, parse
-from pretrained import index
+from pretrained import index, names, pictures
 
 
 @dataclass
@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = "Draw 64 images from each trained model that ships, and each flow's density."
     options = parse(Options, about, argv, program="python -m pretrained")
     with interruption.one_line_errors():
-        from pretrained import pictures  # drawing libraries take seconds to import
-
-        pictures.sheet(options.out, index(), options.seed)
+        figures.save(pictures.sheet(names(), options.seed, progress=True), options.out)
         for name, row in index().items():
             print(f"{name:18} {row['what']}")
         print(f"written: {options.out}")

@@ -18,10 +18,10 @@ import gan
 import train
 import vae
 from data.densities import TARGETS
-from lab import checkpoint
+from lab import checkpoint, figures
 from lab.files import atomic_write, read_json, write_json
 from lab.options import determining
-from pretrained import CLASSES, HERE, index, pictures, read
+from pretrained import CLASSES, HERE, index, names, pictures, read
 from pretrained.check import STATISTICS, measure
 from question1.autoencoder import VAE, evaluate_elbo
 from question2 import score
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(HERE / "index.json", ordered)
     with atomic_write(HERE / "README.md") as temporary:
         temporary.write_text(README.format("\n".join(map(as_line, ordered))), encoding="utf-8")
-    pictures.sheet(HERE / "pretrained.jpg", index())
+    figures.save(pictures.sheet(names()), HERE / "pretrained.jpg")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import torch
 
 import data
 import pretrained
-from lab import figures
+from lab import checkpoint, figures
 from lab.options import InputError
+from model import Generator
 from pretrained import HERE, pack, pictures
 from pretrained.__main__ import main
 from pretrained.check import measure
@@ -70,21 +71,26 @@ def test_names_are_listed_and_an_unknown_one_is_refused():
         pretrained.load("no-such-model")
 
 
-def test_models_load_in_any_folder(tmp_path):
-    code = "import pretrained, question2.images as images; images.load_generator; print(len(pretrained.load('vae').state_dict()))"
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"{len(pretrained.load('vae').state_dict())}\n"
+def test_models_and_generators_load_in_any_folder(tmp_path):
+    generator = Generator(dimz=3, dimh=2)
+    checkpoint.save(tmp_path / "generator.pt", {"dimz": 3, "dimh": 2, "network": checkpoint.as_float16(generator)})
+    code = f"""
+import pretrained
+from question2.images import load_generator
+print(load_generator("generator.pt").dimz, type(pretrained.load("{FIRST["flow"]}")).__name__)
+"""
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(HERE.parent)}}
+    done = subprocess.run([sys.executable, "-c", code], **options, capture_output=True, text=True)
+    assert done.stdout == "3 Flow\n", done.stderr
 
 
 def test_the_sheet_shows_every_model(tmp_path, monkeypatch, capsys):
     shown = {}
-    monkeypatch.setattr(pictures, "draw", lambda axes, name, seed: shown.update({name: seed}))
+    monkeypatch.setattr(pictures, "draw", lambda axes, name, seed, count: shown.update({name: seed}))
     main(["--out", str(tmp_path / "sheet.png"), "--seed", "3"])
     assert shown == dict.fromkeys(ROWS, 3)
-    assert (tmp_path / "sheet.png").exists() and all(name in capsys.readouterr().out for name in ROWS)
+    said = capsys.readouterr().out
+    assert (tmp_path / "sheet.png").exists() and all(name in said for name in ROWS)
 
 
 def test_a_panel_depends_on_the_seed_and_names_its_model(tmp_path):
