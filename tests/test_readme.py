@@ -92,7 +92,8 @@ def parse_python(words: list[str]) -> None:
         return None
     if arguments == ["--help"]:
         return None
-    name = {"report": "report.build", "benchmarks": "benchmarks.__main__"}.get(name, name)
+    mains = {"report": "report.build", "benchmarks": "benchmarks.__main__", "pretrained": "pretrained.__main__"}
+    name = mains.get(name, name)
     module = importlib.import_module(name)
     options.parse(getattr(module, "Hyperparameters", None) or module.Options, "", arguments)
     return None
