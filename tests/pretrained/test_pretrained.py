@@ -48,8 +48,7 @@ def test_shuffled_weights_are_noticed(name):
     row, model = ROWS[name], pretrained.load(name)
     with torch.no_grad():
         for parameter in model.parameters():
-            order = torch.randperm(parameter.numel(), generator=torch.Generator().manual_seed(0))
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+            parameter.copy_(parameter.flatten().flip(0).view_as(parameter))
     assert measure(model, row) != pytest.approx(row["check"], rel=0.1)
 
 
