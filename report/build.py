@@ -60,7 +60,6 @@ def build(out: str | Path, document: str = "report", runs: str | Path | None = N
         shutil.copytree(HERE, stage, ignore=shutil.ignore_patterns("*.py", "*.pdf", "__pycache__"), dirs_exist_ok=True)
         if runs:
             copy(Path(runs), stage)
-        (stage / "sources.json").write_text(json.dumps(dict.fromkeys(names(HERE), "published")))
         if document == "yours":
             write_json(stage / "comparison.json", compared(Path(runs or HERE)))
         # A page has a table of contents before it.
