@@ -34,7 +34,7 @@ def run(options: Options) -> dict[str, Any]:
         trained = dict.fromkeys((run["source"], run["data"]) for run in found)
         settings[name] = [summarise(source, target, k, found) for source, target in trained]
     parameters = sum(parameter.numel() for parameter in Flow(2, k).parameters())
-    points = len(TARGETS[asked.data[0]].data_set())
+    points = len(TARGETS[asked.targets[0]].data_set())
     result = {
         "lr": TUNED_LR,
         "damping": natural.DAMPING,

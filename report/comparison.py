@@ -119,6 +119,8 @@ def item_name(item: Mapping[str, Any]) -> str:
     """What distinguishes an item of a list in a result."""
     if "source" in item:
         return f"{item['data']} from {item['source']}, k = {item['num_layers']}"
+    if "step" in item:
+        return f"h = {item['step']}"
     return item.get("name") or " + ".join(item.get("parts", ())) or "plain"
 
 
