@@ -13,7 +13,7 @@ from lab.device import warn_if_busy
 from lab.files import write_json
 from lab.options import InputError, check, option, parse
 
-UNITS = {"vae": "seconds", "gan": "milliseconds", "flow": "milliseconds"}
+UNITS = {"vae": "seconds; floor: the matrix products alone", "gan": "milliseconds", "flow": "milliseconds"}
 
 
 @dataclass

@@ -10,8 +10,9 @@ import benchmarks.vae
 from benchmarks import turns
 
 
-def test_contestants_alternate_and_the_first_turn_does_not_count(monkeypatch):
-    now, order, seconds = [0.0], [], {"ours": iter([9, 1, 2, 1]), "textbook": iter([99, 4, 4, 5])}
+@pytest.mark.parametrize(("ours", "is_settled"), [([1, 1, 1], True), ([1, 2, 1, 1, 1, 1], True), ([1, 2] * 6, False)])
+def test_contestants_alternate_until_their_medians_settle(ours, is_settled, monkeypatch):
+    now, order, seconds = [0.0], [], {"ours": iter([9, *ours]), "textbook": iter([99, *[4] * 12])}
 
     def contestant(name):
         order.append(name)
@@ -19,9 +20,10 @@ def test_contestants_alternate_and_the_first_turn_does_not_count(monkeypatch):
 
     monkeypatch.setattr(turns.time, "perf_counter", lambda: now[0])
     found = turns.in_turns({name: lambda name=name: contestant(name) for name in seconds}, rounds=3, scale=10)
-    assert order == ["ours", "textbook"] * 4
-    assert found["times"] == {"ours": [10.0, 20.0, 10.0], "textbook": [40.0, 40.0, 50.0]}
-    assert found["median"] == {"ours": 10.0, "textbook": 40.0}
+    assert order == ["ours", "textbook"] * (1 + len(ours))
+    assert found["times"] == {"ours": [10.0 * time for time in ours], "textbook": [40.0] * len(ours)}
+    assert found["median"]["textbook"] == 40 and found["settled"] == is_settled
+    assert ("too busy" in "".join(turns.lines("all", found))) != is_settled
 
 
 @pytest.mark.slow
