@@ -1,5 +1,6 @@
 """The figures' common style, and grids of images. Files are written atomically."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid, save_image
 
 from lab.files import atomic_write
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # Computer Modern's files have odd dates, it says in each PDF
 
 # In inches: the text width of the report, and half of it. Figures are drawn at the width at which they are shown, so
 # letters are as large on paper as in STYLE.
