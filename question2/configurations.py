@@ -106,7 +106,7 @@ class PaceParameters:
     # minutes after which to stop; the same command resumes. 0 for no limit
     max_minutes: float = option(0.0, bookkeeping=True, at_least=0)
     device: str = option("auto", bookkeeping=True)  # auto, cpu, cuda, cuda:1, ...; moves the last digits
-    # channels last, fused Adam, bfloat16 where it is native, and on CUDA graphs (auto: yes), or the plain loop (no)
+    # channels last, fused Adam, bfloat16 where it is native, and on CUDA graphs (auto, yes), or the plain loop (no)
     fast: Literal["auto", "yes", "no"] = "auto"
     workers: int = option(0, bookkeeping=True, at_least=0)  # processes for dirac games; 0 for one a core
     viz: bool = option(True, bookkeeping=True)  # draw the dirac games' plots

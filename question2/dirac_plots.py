@@ -264,14 +264,9 @@ def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), upd
     """
     trajectory = first_of(game, dirac_theory.play(game, start, updates))
     side = reach(game, trajectory)
-    line = np.linspace(-side, side, 13)
-    psi0, theta = np.meshgrid(line, line + game.target)
-    flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
-    axes.quiver(psi0, theta, flow[0], flow[2], color="0.7", width=0.004)
+    draw_field(axes, game, side)
     draw_trajectory(axes, game, trajectory)
-    axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
-    axes.grid(False)
     outlook = "no equilibrium"
     if game.reg_type != "GP":
         value = dirac_theory.rotation(game, dirac_theory.jacobian(game), np.real)

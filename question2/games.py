@@ -70,7 +70,7 @@ def load_trajectory(run: Run) -> dirac.Trajectory | None:
     if state is None:
         return None
     if state.pop("origin", None) != determining(run.hp):
-        print(f"{path} is of another run; the game is played again", file=sys.stderr)
+        print(f"{path} has other options; the game is played again", file=sys.stderr)
         return None
     return dirac.Trajectory(**{name: value.numpy() for name, value in state.items()})
 
