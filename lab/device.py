@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -139,6 +140,7 @@ def compile_where_possible(function: Callable, **options: Any) -> Callable:
         print("no C++ compiler found: running uncompiled, which is slower and gives the same results", file=sys.stderr)
         return function
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA on machines without
+    warnings.filterwarnings("ignore", "Guards may run slower")  # torch's advice to install a newer Python than 3.13.0
     current: Callable | None = None
 
     def call(*arguments: Any, **keywords: Any) -> Any:
