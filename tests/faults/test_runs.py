@@ -244,7 +244,8 @@ def test_a_folder_that_is_deleted_during_a_run_is_one_line_and_the_same_command_
     trainer = TRAINERS.get(name, Trainer("run_exp.py", print, GAMES))
     out = tmp_path / "run"
     process = trainer.start(out, *more[name])
-    wait_for(lambda: list(out.rglob("config.json" if name == "dirac" else "checkpoint.pt")), process)
+    pattern, files = ("config.json", 4) if name == "dirac" else ("checkpoint.pt", 1)  # all four games have begun
+    wait_for(lambda: len(list(out.rglob(pattern))) >= files, process)
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
     _, error = process.communicate(timeout=PATIENCE)
