@@ -75,6 +75,7 @@ class Group:
     points: dict[str, Tensor]  # from samples: name to data (N, dim)
     options: Hyperparameters
     dim: int = 2
+    launched: bool = False  # from a notebook, where a second call with another setting must not find these flows
 
     @property
     def names(self) -> list[tuple[str, int]]:
@@ -83,8 +84,9 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The group's name, and that of its folder."""
-        return f"from_{self.source}_l{self.num_layers}"
+        """The group's name, and that of its folder. That of a launched group names its setting too."""
+        name = f"from_{self.source}_l{self.num_layers}"
+        return f"{name}_{fingerprint(self.origin(), self.options.num_iter)[:8]}" if self.launched else name
 
     @property
     def out(self) -> Path:
@@ -202,7 +204,7 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
 
 
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
-    """Train, evaluate and draw a group; what one process does."""
+    """Train, evaluate and draw a group: the work of one process."""
     group.out.mkdir(parents=True, exist_ok=True)
     measure = score_from_samples if group.source == "samples" else score_from_density
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
@@ -236,23 +238,19 @@ def launch_experiments_from_samples(
 ) -> list[dict[str, Any]]:
     """Train flows that map samples to noise by maximum likelihood (question 3.7).
 
-    Writes ``learned_density_data_{name}_l{k}.png`` for each target on the plane and each depth. Called again with the
-    same values it resumes where it stopped.
+    Writes ``learned_density_data_{name}_l{k}.png`` for each target on the plane and each depth. The same call resumes.
 
     Args:
-        density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which then stands for the
-            data set of that name, ``data_arcs`` or ``data_sine``.
+        density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which stands for the data set
+            of that name, ``data_arcs`` or ``data_sine``.
         num_layers_list: Depths k.
         dim, lr, num_iter: Dimension of the points, RMSprop's step size, number of updates.
-        options: ``seeds`` (1,), ``out`` (the working folder), ``batch_size`` (128), ``compile`` (True), ``workers`` (1
-            process) and ``progress`` (True).
+        options: ``seeds`` (1,), ``out`` (the working folder), ``workers`` (1 process), ``progress`` (True), and fields
+            of :class:`Hyperparameters`.
 
     Returns:
-        Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known,
-        the curve of its loss, and the folder of its checkpoint.
-
-    Raises:
-        InputError: An energy's name is not that of a data set, or samples have another dimension.
+        Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known, the curve of
+        its loss, and the folder of its checkpoint.
     """
     targets, points = {}, {}
     for name, value in density_dict.items():
@@ -277,17 +275,9 @@ def launch_experiments_from_density(
 ) -> list[dict[str, Any]]:
     """Train flows that map noise to a target density by minimising the divergence (question 3.9).
 
-    Writes ``samples_{name}_l{k}.png``, and otherwise does as :func:`launch_experiments_from_samples`.
-
-    Args:
-        density_dict: Name to energy, a function of points ``(N, dim)`` that returns ``(N,)``.
-        num_layers_list, dim, lr, num_iter, options: As there.
-
-    Returns:
-        Per flow the same, with its loss, and its divergence from the target where that is known.
-
-    Raises:
-        InputError: A target is no energy.
+    As :func:`launch_experiments_from_samples`, but ``density_dict`` maps each name to an energy, a function of points
+    ``(N, dim)`` that returns ``(N,)``; pictures are ``samples_{name}_l{k}.png``; each flow has its loss, and its
+    divergence from the target where that is known.
     """
     if data := [name for name, value in density_dict.items() if not callable(value)]:
         raise InputError(f"{', '.join(data)}: a density is learnt from an energy, a function of points")
@@ -314,16 +304,8 @@ def _launch(
     **options: Any,
 ) -> list[dict[str, Any]]:
     hyperparameters = Hyperparameters(seed=list(seeds), out=str(out), **options)
-    groups = [Launched(source, k, targets, points, hyperparameters, dim) for k in num_layers_list]
+    groups = [Group(source, k, targets, points, hyperparameters, dim, launched=True) for k in num_layers_list]
     return run_groups(groups, workers, progress)
-
-
-class Launched(Group):
-    """A group in a folder for its setting: a second call with another one must not find the flows of the first."""
-
-    @property
-    def label(self) -> str:
-        return f"{super().label}_{fingerprint(self.origin(), self.options.num_iter)[:8]}"
 
 
 def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> list[dict[str, Any]]:
@@ -339,11 +321,7 @@ def run_groups(groups: Sequence[Group], workers: int, progress: bool = True) -> 
 
 
 def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
-    """Train, score and draw what the options ask for; write ``result.json`` and the pictures.
-
-    Raises:
-        InputError: The folder holds another configuration's run, or no target has what the sources need.
-    """
+    """Train, score and draw what the options ask for; write ``result.json`` and the pictures."""
     groups = []
     for source in options.source:
         targets, points = {name: TARGETS[name] for name in options.targets}, {}
