@@ -73,7 +73,7 @@ def invertible_u(u: Tensor, w: Tensor) -> Tensor:
     """
     wu = (w * u).sum(-1, keepdim=True)
     invertible = wu >= -1
-    # Where û is not used, w may be so small that the derivative of û is not finite.
+    # Where û is unused, w may be so small that its derivative is not finite.
     w = torch.where(invertible, 1, w)
     norm = w.square().sum(-1, keepdim=True)
     hat = u + (F.softplus(wu) - 1 - wu) * w / norm
@@ -182,7 +182,7 @@ class PlanarTransformation(nn.Module):
         return planar_transformation(x, self.u, self.w, self.b)
 
     def get_logdet(self, x: Tensor, eps: float = 1e-8) -> Tensor:
-        """Log-determinant of :meth:`forward` at x, ``(B, 1)`` in nats; u is adjusted first, as there."""
+        """Log-determinant of :meth:`forward` at x, ``(B, 1)`` in nats; u is adjusted first."""
         self.adjust_u()
         return get_logdet(x, self.u, self.w, self.b, eps)
 

@@ -261,7 +261,7 @@ def close(values: Tensor, right: Tensor, tolerance: float = TOLERANCE) -> bool:
 
 
 def worst(check: str, findings: Sequence[Finding]) -> Finding:
-    """One finding of several cases: the least score, with its hint. It is attempted if one of them is."""
+    """One finding of several cases: the lowest score, with its hint. It is attempted if one of them is."""
     least = min(findings, key=lambda finding: finding.score)
     hint = next((f.hint for f in findings if f.score == least.score and f.attempted and f.hint), least.hint)
     return Finding(check, least.score, hint, any(finding.attempted for finding in findings))

@@ -1,6 +1,6 @@
-"""How a command ends: on Ctrl-C or SIGTERM, on errors of the user's, and in between.
+"""How a command ends: normally, on Ctrl-C or SIGTERM, or on a mistake of the user.
 
-Import this module before torch: a Ctrl-C in the seconds that torch takes to import then ends in one line, too.
+Import this module before torch, so that a Ctrl-C while torch is imported is one line too.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ def terminate(number: int, frame: Any) -> NoReturn:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What every command does around its work: errors of the user's are one line, and figures need no screen.
+    """Wrap a command: mistakes of the user become one line, and figures need no screen.
 
     The exit status is 2 for input, files and memory, 1 for a run that diverged, and 128 plus the signal's number for
     one that was stopped. Any other exception is a bug of the program and keeps its traceback.

@@ -31,7 +31,7 @@ class Resources:
 
     # none: one after the other, in this process; local: several at once on this machine; slurm: jobs of a cluster
     executor: Literal["none", "local", "slurm"] = "none"
-    parallel: int = option(0, at_least=0)  # runs at once; 0 for one a core (local), or as many as there are (slurm)
+    parallel: int = option(0, at_least=0)  # runs at once; 0: one per core (local), all (slurm)
     job_minutes: int = option(24 * 60, at_least=1)  # Slurm: time limit; a job that reaches it is resubmitted
     job_cpus: int = option(1, at_least=1)  # Slurm: cores of a job
     job_gpus: int = option(0, at_least=0)  # Slurm: GPUs of a job
@@ -52,7 +52,7 @@ def run_in_processes(
     """Call a function in worker processes.
 
     Ctrl-C, SIGTERM or an error asks the workers to save and stop, and waits for them. They also end when their parent
-    does. A process pool of the library would not do: it hands out calls in advance, and cannot take them back.
+    does. The standard library's pool cannot do this: it hands out calls in advance and cannot take them back.
 
     Args:
         function: What is called.
@@ -151,7 +151,7 @@ def _end(processes: Mapping[Connection, Any]) -> None:
 
 
 def _work(connection: Connection, threads: int | None, lock: Any) -> None:
-    """A worker's life: calls until the connection ends, SIGTERM comes, or the parent is gone."""
+    """Do calls until the connection closes, SIGTERM comes, or the parent is gone."""
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _stop_worker)

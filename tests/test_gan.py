@@ -398,7 +398,7 @@ def test_images_that_are_not_finite_are_an_error(value, tmp_path):
 
 @pytest.mark.parametrize("reg_type", gan.AVAILABLE_REGULARIZERS)
 def test_step_reads_no_value_so_nothing_waits_for_the_device(reg_type):
-    """On tensors that have shapes and no values: whoever asks for a value gets an error."""
+    """On tensors with shapes but no values, where reading a value is an error."""
     with FakeTensorMode():
         with pytest.raises(DataDependentOutputException):
             torch.ones(1).item()

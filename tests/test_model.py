@@ -24,7 +24,7 @@ def test_generator_layers_and_shapes(h):
     assert generator(torch.zeros(5, 10)).shape == (5, 3, 32, 32)
 
 
-def test_generator_draws_noise_in_its_own_type_and_anew():
+def test_generator_draws_new_noise_in_its_own_type():
     generator = Generator(dimz=4, dimh=2, default_batch_size=2).double()
     first, second = generator(), generator()
     assert first.dtype == torch.float64 and not torch.equal(first, second)

@@ -135,8 +135,8 @@ def test_a_third_target_is_one_record(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "samples_normal_l1.png").exists() and "gap" not in capsys.readouterr().out
 
 
-def test_the_divergence_of_a_flow_from_its_own_density_is_nought():
-    """On the plane, and on a strip, where it takes log q(A) to be so."""
+def test_the_divergence_of_a_flow_from_its_own_density_is_zero():
+    """On the plane, and on a strip, where log q(A) is needed too."""
     whole = Target("normal", normal, log_z=math.log(2 * math.pi))
     share = math.erf(1 / math.sqrt(2))
     strip = Target("normal", normal, log_z=math.log(2 * math.pi * share), half_width=1.0)
