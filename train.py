@@ -32,6 +32,7 @@ from question3.scores import score_from_density, score_from_samples
 from solution import Flow
 
 CHUNK = 1000  # iterations between two checkpoints, for which batches are drawn ahead
+COMPILE_FROM = 5000  # updates: in shorter runs, compiling would cost more time than it saves
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Hyperparameters:
     batch_size: int = option(128, at_least=1)  # points per update
     seed: list[int] = option(default_factory=lambda: [1], at_least=0)  # a flow for each: initial values and batches
     fresh: bool = False  # from samples: new points of the target in every batch, in place of the data set
-    # torch.compile the update, where there is a compiler; moves the last digits
+    # torch.compile the update of long runs, where there is a compiler; moves the last digits
     compile: bool = option(True, bookkeeping=True)
     workers: int = option(0, bookkeeping=True, alias=["--jobs"], at_least=0)  # processes; 0 for one a core
     out: str = option("runs/flow", bookkeeping=True)  # folder of the runs
@@ -61,7 +62,8 @@ class Hyperparameters:
         if not self.source:
             raise InputError("from takes samples, density or both")
         if not self.targets or not set(self.targets) <= set(TARGETS):
-            raise InputError(f"targets takes one or more of {', '.join(TARGETS)}, got {self.targets}")
+            known = ", ".join(TARGETS)
+            raise InputError(f"targets takes one or more of {known}, got {self.targets}; README says how to add one")
         self.seed = list(dict.fromkeys(self.seed))
 
 
@@ -149,7 +151,7 @@ def train_group(
     state = Checkpoint(group.out / "checkpoint.pt", group.origin(), **parts)
     done = state.restore()
     step, seconds, lines = done.get("step", 0), done.get("seconds", 0.0), done.get("lines", [])
-    if options.compile and step < options.num_iter:
+    if options.compile and options.num_iter - step >= COMPILE_FROM:
         updater.function = stacked_flows.compile_flows(updater.function)
 
     label = f"from {group.source}, k = {group.num_layers}"

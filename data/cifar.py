@@ -74,7 +74,7 @@ def _download(path: Path) -> dict[str, np.ndarray]:
     except (OSError, RuntimeError) as error:
         raise DataUnavailableError(
             f"{path} is missing, and CIFAR-10 could not be downloaded ({error}). Put the file there by hand (the "
-            "README says how), name its folder with DATA=FOLDER, or use --dataset digits."
+            "README says how), name its folder with --data FOLDER, or use --dataset digits."
         ) from None
     return arrays
 

@@ -45,9 +45,10 @@ def plain_loop(group: train.Group, name: str, seed: int) -> Flow:
 @pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("source", ["samples", "density"])
-def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path):
+def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path, monkeypatch):
     if compile and not has_compiler():
         pytest.skip("no C++ compiler here")
+    monkeypatch.setattr(train, "COMPILE_FROM", 1)
     group = make_group(source, tmp_path, compile=compile)
     flows, _, _ = train.train_group(group, progress=False)
     for (name, seed), flow in zip(group.names, flows, strict=True):

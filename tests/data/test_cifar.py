@@ -47,7 +47,7 @@ def test_without_network_and_file_the_error_says_what_to_do(tmp_path, monkeypatc
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", offline)
-    with pytest.raises(data.DataUnavailableError, match=r"DATA=FOLDER.*--dataset digits"):
+    with pytest.raises(data.DataUnavailableError, match=r"--data FOLDER.*--dataset digits"):
         data.cifar10(tmp_path)
     name, train, test = data.load_images("auto", tmp_path)
     said = capsys.readouterr().err
