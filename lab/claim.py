@@ -61,7 +61,7 @@ def _check_same(path: Path, values: dict[str, Any], may_grow: Sequence[str]) -> 
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         other = [
-            f"{name}={written.get(name)}"
+            f"{name}={written.get(name)}{' (which may only grow)' if name in may_grow else ''}"
             for name, value in values.items()
             if written.get(name) != value and not (name in may_grow and written[name] < value)
         ]
