@@ -181,8 +181,8 @@ def draw_widths(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
 
 
 UNITS = {
-    "noise": "$\\sigma$ (of 255)",
-    "blur": "$\\sigma$ (pixels)",
+    "noise": "deviation, of 255",
+    "blur": "width in pixels",
     "missing classes": "missing, of 10",
     "memorised subset": "copies of each",
 }
