@@ -78,6 +78,9 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
             draw_distances(axes, rows, name)
         for axes in places[panels:]:
             axes.set_visible(False)
+        for axes in places:
+            axes.set_xlabel("")
+        places[0].figure.supxlabel("generator updates")
 
 
 def draw_configuration(
@@ -178,8 +181,8 @@ def draw_widths(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
 
 
 UNITS = {
-    "noise": "$\\sigma$ (of 255)",
-    "blur": "$\\sigma$ (pixels)",
+    "noise": "deviation, of 255",
+    "blur": "width in pixels",
     "missing classes": "missing, of 10",
     "memorised subset": "copies of each",
 }
@@ -193,5 +196,7 @@ def draw_corruptions(path: Path, rows: Sequence[dict[str, Any]], name: str) -> N
             axes.set(title=row["kind"], xlabel=UNITS[row["kind"]])
             if row["kind"] == "memorised subset":
                 axes.set_xscale("log")
+                axes.set_xticks(row["strengths"], row["strengths"])
+                axes.minorticks_off()
             axes.set_ylim(bottom=0)
         columns[0].set_ylabel(name)

@@ -42,7 +42,7 @@ def run(options: Options) -> dict[str, Any]:
         row["name"] = one.name.removeprefix("cifar10-")
         caption = f"{row['name']} on the digits: the metric and the distance FID{suffix} over training."
         path = captioned(options.figures / f"gan_small_curve_{one.hp.loss_type}.svg", caption)
-        draw_curves(path, [row], f"FID{suffix}")
+        draw_curves(path, [{**row, "name": f"{one.hp.loss_type} with R1, digits"}], f"FID{suffix}")
         caption = f"{row['name']} on the digits: images of the same noise over training, one row for each update."
         path = captioned(options.figures / f"gan_small_sheet_{one.hp.loss_type}.png", caption)
         image_plots.save_sheet(path, one.folder)
