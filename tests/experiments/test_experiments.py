@@ -53,7 +53,6 @@ SMALL = {
     (gan_small, "MANAGED"): gan_small.MANAGED | PACE,
     (gan, "SCALES"): {"quick": (gan.SCALES["quick"][0] | {"max_iters": 4}, gan.SCALES["quick"][1] | PACE)},
     (benchmarks.vae, "SAMPLES"): 5,
-    (benchmarks.vae, "peak_memory"): lambda images: 1.0,
     (benchmarks.vae, "compile_where_possible"): lambda function: function,
     (benchmarks.flow, "ITERATIONS"): 5,
     # Compilation, worker processes and the arrows of the vector fields have tests of their own.
