@@ -1,12 +1,11 @@
 """The numbers of the study of question 2.7: each run by itself, configurations over seeds, and their differences."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from scipy.stats import spearmanr, t
+from scipy.stats import spearmanr, ttest_rel
 
 from lab.estimates import spread
 from question2 import score
@@ -18,10 +17,7 @@ LAST = 500  # updates, over which the metric at the end is averaged
 def configurations(runs: Sequence[Run], results: Mapping[str, Any], suffix: str) -> list[dict[str, Any]]:
     """A summary of each configuration: its runs, and means with their spread over seeds.
 
-    Args:
-        runs: All runs.
-        results: What they left, by label.
-        suffix: What follows the scores' names.
+    ``results`` are what the runs left, by label; ``suffix`` is what follows the scores' names.
     """
     rows: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -40,13 +36,10 @@ def configurations(runs: Sequence[Run], results: Mapping[str, Any], suffix: str)
         for key in ("final", "final_without_average"):
             names = row["runs"][0]["final_without_average"]
             row[key] = {name: spread([run[key][name] for run in row["runs"]]) for name in names}
-        names = row["runs"][0]["rank_correlations"]
-        row["rank_correlations"] = {
-            name: _spread([run["rank_correlations"][name] for run in row["runs"]]) for name in names
-        }
+        found = [run["rank_correlations"] for run in row["runs"]]
+        row["rank_correlations"] = {name: _spread([each[name] for each in found]) for name in found[0]}
         for key in ("last_metric", "rank_correlation", "rank_correlation_later"):
             row[key] = _spread([run[key] for run in row["runs"]])
-        row["milliseconds"] = statistics.median(run["milliseconds"] for run in row["runs"])
     return list(rows.values())
 
 
@@ -117,13 +110,9 @@ def differences(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for first, second in combinations(rows, 2):
         scores = {}
-        for name, values in first["final"].items():
-            pairs = zip(values["values"], second["final"][name]["values"], strict=True)
-            entry = spread([a - b for a, b in pairs])
-            count, interval = len(entry["values"]), None
-            if count > 1:
-                half = float(t.ppf(0.975, count - 1)) * entry["deviation"] / math.sqrt(count)
-                interval = [entry["mean"] - half, entry["mean"] + half]
-            scores[name] = {**entry, "interval": interval}
+        for name in first["final"]:
+            ours, theirs = (row["final"][name]["values"] for row in (first, second))
+            interval = list(ttest_rel(ours, theirs).confidence_interval()) if len(ours) > 1 else None
+            scores[name] = {**spread([a - b for a, b in zip(ours, theirs, strict=True)]), "interval": interval}
         found.append({"first": first["name"], "second": second["name"], "scores": scores})
     return found

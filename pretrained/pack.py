@@ -1,7 +1,7 @@
 """Pack trained models, for maintainers: python -m pretrained.pack runs/vae runs/flow runs/gan/cifar10-*-31415
 
 Each argument is the folder of a finished run. It becomes files of float16 weights, rows of ``index.json`` and of the
-table in ``README.md``, and panels of the picture, in place of a model of the same name. A VAE is named after its folder.
+table in ``README.md``, and panels of the picture, in place of a model of the same name. A VAE has its folder's name.
 """
 
 import hashlib
