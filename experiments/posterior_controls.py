@@ -29,4 +29,4 @@ def run(options: Options) -> dict[str, Any]:
     for name, changes in SETTINGS.items():
         folder = name if name.startswith(("tuned", "long")) or name == "sampled" else f"planar-4-{name}"
         settings[name], _ = train_vaes(options, folder, SEEDS, changes)
-    return {"dataset": options.images, "settings": settings}
+    return {"settings": settings}
