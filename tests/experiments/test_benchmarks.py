@@ -6,7 +6,6 @@ import pytest
 
 import benchmarks.__main__ as command_line
 import benchmarks.gan
-import benchmarks.vae
 from benchmarks import turns
 
 
@@ -33,15 +32,3 @@ def test_the_command_measures_what_is_named(tmp_path, monkeypatch, capsys):
         assert row["times_faster"] == pytest.approx(row["median"]["plain"] / row["median"]["fast"])
     with pytest.raises(SystemExit):
         command_line.main(["gna"])
-
-
-@pytest.mark.slow
-def test_the_vae_is_timed_beside_the_textbook_and_the_floor(monkeypatch):
-    monkeypatch.setattr(benchmarks.vae, "SAMPLES", 5)
-    monkeypatch.setattr(benchmarks.vae, "compile_where_possible", lambda function: function)
-    result = benchmarks.vae.measure(rounds=1, share=0.01)
-    for task in ("epoch", "estimate"):
-        median = result[task]["median"]
-        assert median.keys() == {"textbook", "ours", "floor"}
-        assert result[task]["times_the_floor"] == pytest.approx(median["ours"] / median["floor"])
-    assert result["planar"]["times_the_normal"].keys() == {"4", "16"}

@@ -120,14 +120,6 @@ def test_data_copying_counts_pairs(generated, held_out):
     assert found == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_a_generator_that_copies_is_found_out_and_fresh_images_are_not():
-    network, train = random_network(), random_images(600, 1)
-    sets = {"held out": random_images(200, 2), "copies": train[100:200], "fresh": random_images(200, 3)}
-    found = {name: gan_samples.nearest(network, images, train, 1)[0][:, 0] for name, images in sets.items()}
-    copied, fresh = (gan_samples.data_copying(found[name], found["held out"]) for name in ("copies", "fresh"))
-    assert copied > 0.99 and abs(fresh - 0.5) < 0.15
-
-
 def test_damage_grows_with_its_strength():
     test = random_images(60, 2)
     shown = images.Images("none", random_images(100, 1), test, random_network(), Management())
