@@ -61,14 +61,15 @@ def summarise_run(result: Mapping[str, Any], suffix: str) -> dict[str, Any]:
     evaluations = [line for line in lines if fid in line][:-1]
     steps = [line["step"] for line in evaluations]
     means = [statistics.mean(value for step, value in metric if a < step <= b) for a, b in pairwise([0, *steps])]
+    # A score counts with the sign by which it falls as the images improve: +1 means that the metric falls, too.
+    signs = {f"{fid}_trained": 1, fid: 1, f"{inception}_trained": -1, f"KID{suffix}_trained": 1}
+    scores = {key: [sign * line[key] for line in evaluations] for key, sign in signs.items() if key in final}
+    correlations = {key: rank_correlation(means, values) for key, values in scores.items()}
     # The first evaluations hide the rest: both fall at first, whatever the loss.
     later = sum(4 * step <= metric[-1][0] for step in steps)
-    trained = [line[f"{fid}_trained"] for line in evaluations]
     # The median, because a run may have waited on other work.
     timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in lines if "seconds" in line)]
     pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
-    # A score counts with the sign by which it falls as the images improve: +1 means that the metric falls, too.
-    signs = {f"{fid}_trained": 1, fid: 1, f"{inception}_trained": -1, f"KID{suffix}_trained": 1}
     names = [f"{key}{suffix}" for key in score.KEYS if f"{key}{suffix}" in final]
     return {
         "metric": metric,
@@ -78,13 +79,9 @@ def summarise_run(result: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         "final": final,
         "final_without_average": {name: final[f"{name}_trained"] for name in names},
         "last_metric": statistics.mean(value for step, value in metric if step > metric[-1][0] - LAST),
-        "rank_correlations": {
-            key: rank_correlation(means, [sign * line[key] for line in evaluations])
-            for key, sign in signs.items()
-            if key in final
-        },
-        "rank_correlation": rank_correlation(means, trained),
-        "rank_correlation_later": rank_correlation(means[later:], trained[later:]),
+        "rank_correlations": correlations,
+        "rank_correlation": correlations[f"{fid}_trained"],
+        "rank_correlation_later": rank_correlation(means[later:], scores[f"{fid}_trained"][later:]),
         "milliseconds": 1e3 * pace,
     }
 

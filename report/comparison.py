@@ -76,12 +76,7 @@ def mean(value: Any) -> float:
 
 
 def shown(value: Any, decimals: int = 2) -> str:
-    """A number as text, with its spread and how many seeds it is of.
-
-    Example:
-        >>> shown({"mean": -2.0, "deviation": 1.414, "values": [-3.0, -1.0]})
-        '−2.00 ± 1.41 over 2 seeds'
-    """
+    """A number as text, with its spread and how many seeds it is of."""
     if value is None or isinstance(value, str):
         return value or "–"
     number = f"{mean(value):z.{decimals}f}".replace("-", "−")
@@ -174,7 +169,9 @@ def section(name: str, yours: dict[str, Any], ours: dict[str, Any] | None, runs:
         "about": about(name),
         "data": data_name(yours),
         "obstacle": reason,
-        "rows": [compare(label, value, published.get(label), *form) for label, value, *form in numbers(yours)],
+        "rows": [
+            compare(label, value, published.get(label), unit, digits) for label, value, unit, digits in numbers(yours)
+        ],
         "causes": causes(yours, ours or yours),
         "command": command(runs, yours, name),
         "machine": "{device}, {cores} cores, Python {python}, torch {torch}".format(**yours["environment"]),
