@@ -62,7 +62,9 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 benchmark: .venv/installed
-	$(BIN)/python -m benchmarks
+	rm -rf runs/speed
+	$(BIN)/python -m experiments --profile full --only "*_speed" --out runs/speed
+	cat runs/speed/results/*.json
 
 # Publish what runs/full holds: JSON, figures, the two PDFs and the README's table.
 reference: .venv/installed

@@ -29,8 +29,7 @@ class TextbookLayer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.u = nn.Parameter(torch.randn(1, 2) * 0.01)
-        self.w = nn.Parameter(torch.randn(1, 2) * 0.01)
+        self.u, self.w = (nn.Parameter(torch.randn(1, 2) * 0.01) for _ in range(2))
         self.b = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,25 +95,21 @@ def seconds_of_runs(num_iter: int, depths: Sequence[int]) -> float:
 
 
 def measure(rounds: int = 5, num_iter: int = 20_000, depths: Sequence[int] = (2, 8, 32)) -> dict[str, Any]:
-    """Milliseconds of an update of both, per depth; seconds of all default runs, and of the deepest's first update.
-
-    Args:
-        rounds: Turns.
-        num_iter: Updates of the default runs.
-        depths: Numbers of layers.
-    """
+    """Milliseconds of an update of both, per depth; seconds of all default runs, and of the deepest's first update."""
     all_ours = seconds_of_runs(num_iter, depths)
     first_update = seconds_of_runs(1, [max(depths)])
     updates: dict[str, Any] = {}
     for k in depths:
         contestants = {source: textbook(source, k) for source in SOURCES}
         contestants |= {"one": ours(["arcs"], k), "pair": ours(list(TARGETS), k)}
-        updates[str(k)] = found = in_turns(contestants, rounds, scale=1e3 / ITERATIONS)
-        median = found["median"]
-        found["times_faster"] = median["samples"] / median["one"]
-        found["times_faster_side_by_side"] = 2 * median["samples"] / median["pair"]
+        median = in_turns(contestants, rounds, scale=1e3 / ITERATIONS)
+        updates[str(k)] = {
+            "median": median,
+            "times_faster": median["samples"] / median["one"],
+            "times_faster_side_by_side": 2 * median["samples"] / median["pair"],
+        }
     # Both sources and both targets: the textbook loop's cost does not depend on the target.
     all_textbook = sum(2 * num_iter * updates[str(k)]["median"][s] / 1e3 for k in depths for s in SOURCES)
     totals = {"ours_seconds": all_ours, "textbook_seconds": all_textbook, "times_faster": all_textbook / all_ours}
-    shared = {"num_iter": num_iter, "rounds": rounds}
-    return {**shared, "updates": updates, "first_update_seconds": first_update, "all_runs": totals}
+    found = {"updates": updates, "first_update_seconds": first_update, "all_runs": totals}
+    return {"num_iter": num_iter, "rounds": rounds, **found}

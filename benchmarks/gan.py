@@ -1,9 +1,8 @@
 """The speed of training GANs of images: the fast path beside the plain one.
 
 Timed in turns, for each kind of configuration: a generator update, with its critic updates and the average, of the
-plain eager float32 loop and of the fast path (channels last, fused Adam, bfloat16 where the device computes it natively
-and, on CUDA, the step as a graph). The plain loop is what one gets without asking: on CUDA its convolutions are allowed
-TF32, as torch comes. On a CPU the networks are narrow.
+plain eager loop, float32 as torch comes, and of the fast path (channels last, fused Adam, bfloat16 where the device
+computes it natively and, on CUDA, the step as a graph). On a CPU the networks are narrow.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.turns import in_turns
-from lab.device import Graphed, choose_device, native_bfloat16, precision
+from lab.device import Graphed, choose_device, precision
 from question2.configurations import CONFIGURATIONS, Hyperparameters
 from question2.images import Players, make_advance
 
@@ -41,14 +40,7 @@ def updates_of(hp: Hyperparameters, images: torch.Tensor, fast: bool, count: int
 def measure(rounds: int = 5, updates: int = 0, width: int = 0, device: str = "auto") -> dict[str, Any]:
     """Milliseconds of an update of both paths, per kind.
 
-    Args:
-        rounds: Turns.
-        updates: In each turn; 0 takes 100 on CUDA and 4 on a CPU.
-        width: Of both networks; 0 takes the configurations' on CUDA and 32 on a CPU.
-        device: By name.
-
-    Raises:
-        InputError: There is no such device.
+    0 updates a turn are 100 on CUDA and 4 on a CPU; width 0 is the configurations' on CUDA and 32 on a CPU.
     """
     place = choose_device(device)
     gpu = place.type == "cuda"
@@ -59,12 +51,11 @@ def measure(rounds: int = 5, updates: int = 0, width: int = 0, device: str = "au
     for kind, name in KINDS.items():
         hp = dataclasses.replace(CONFIGURATIONS[name], generator_dimh=width, critic_dimh=width)
         contestants = {path: updates_of(hp, images, path == "fast", updates) for path in ("plain", "fast")}
-        found = in_turns(contestants, rounds, scale=1e3 / updates)
-        kinds[kind] = found | {"times_faster": found["median"]["plain"] / found["median"]["fast"]}
+        median = in_turns(contestants, rounds, scale=1e3 / updates)
+        kinds[kind] = {"median": median, "times_faster": median["plain"] / median["fast"]}
     return {
         "device": torch.cuda.get_device_name(place) if gpu else "CPU",
         "precision": precision(True, place),
-        "native_bfloat16": native_bfloat16(place),
         "width": width,
         "rounds": rounds,
         "kinds": kinds,

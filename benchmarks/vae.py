@@ -5,10 +5,7 @@ planar posteriors beside one with the normal. The images are random; no time dep
 """
 
 import math
-import multiprocessing
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -78,10 +75,7 @@ def our_epoch(images: Tensor, num_layers: int = 0) -> Callable[[], object]:
 def products(
     layers: Sequence[tuple[int, int]], rows: int, batches: int, backward: bool = False
 ) -> Callable[[], object]:
-    """The matrix products alone, by torch.mm, which no implementation avoids; with those of both gradients or without.
-
-    The first layer needs no gradient of its input.
-    """
+    """The matrix products alone, which no implementation avoids; with those of both gradients or without."""
     tensors = [(torch.randn(rows, i), torch.randn(o, i), torch.randn(rows, o)) for i, o in layers]
 
     def multiply() -> None:
@@ -90,7 +84,7 @@ def products(
                 torch.mm(x, w.t())
             for x, w, g in tensors if backward else ():
                 torch.mm(g.t(), x)
-                if x is not tensors[0][0]:
+                if x is not tensors[0][0]:  # the first layer needs no gradient of its input
                     torch.mm(g, w)
 
     return multiply
@@ -113,28 +107,6 @@ def textbook_estimate(images: Tensor) -> Callable[[], object]:
     return estimate
 
 
-def our_estimate(images: Tensor) -> Callable[[], object]:
-    model = autoencoder.VAE(LATENT)
-    return lambda: autoencoder.log_likelihood(model, images, SAMPLES)
-
-
-def peak_memory(images: Tensor) -> float:
-    """Gigabytes of memory that a process of its own needs at most for our estimate, torch included."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_estimate_and_weigh, images).result()
-
-
-def _estimate_and_weigh(images: Tensor) -> float:
-    our_estimate(images)()
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**30
-    import resource  # which Windows lacks
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def measure(rounds: int = 5, share: float = 0.2) -> dict[str, Any]:
     """Seconds of the textbook loop, ours and the products, for a whole epoch and the estimate of a whole test set.
 
@@ -144,19 +116,23 @@ def measure(rounds: int = 5, share: float = 0.2) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     train, test = ((torch.rand(int(share * count), 784) < 0.13).to(torch.uint8) for count in (TRAIN, TEST))
+    model = autoencoder.VAE(LATENT)
     epoch_floor = products(LAYERS, BATCH, math.ceil(len(train) / BATCH), backward=True)
     estimate_floor = products(LAYERS[3:], ROWS, math.ceil(len(test) * SAMPLES / ROWS))
     tasks = {
         "epoch": {"textbook": textbook_epoch(train), "ours": our_epoch(train), "floor": epoch_floor},
-        "estimate": {"textbook": textbook_estimate(test), "ours": our_estimate(test), "floor": estimate_floor},
+        "estimate": {
+            "textbook": textbook_estimate(test),
+            "ours": lambda: autoencoder.log_likelihood(model, test, SAMPLES),
+            "floor": estimate_floor,
+        },
         "planar": {str(k): our_epoch(train, k) for k in (0, *PLANAR)},
     }
-    result: dict[str, Any] = {name: in_turns(each, rounds, scale=1 / share) for name, each in tasks.items()}
+    result: dict[str, Any] = {name: {"median": in_turns(each, rounds, 1 / share)} for name, each in tasks.items()}
     for task in ("epoch", "estimate"):
         median = result[task]["median"]
         result[task]["times_faster_than_textbook"] = median["textbook"] / median["ours"]
         result[task]["times_the_floor"] = median["ours"] / median["floor"]
-    result["estimate"]["peak_gigabytes"] = peak_memory(test.repeat(math.ceil(1 / share), 1))
     median = result["planar"]["median"]
     result["planar"]["times_the_normal"] = {str(k): median[str(k)] / median["0"] for k in PLANAR}
     return {"rounds": rounds, "share": share, "threads": torch.get_num_threads(), **result}

@@ -41,12 +41,8 @@ class Experiment:
     def asked(self, options: Options) -> dict[str, Any]:
         """What was asked for, as far as the result depends on it; kept with the result."""
         values = {"profile": options.profile, "seed": options.seed, "device": choose_device(options.device).type}
-        values |= {"dataset": options.images} if "dataset" in self.uses else {}
-        return values | ({"gan_seeds": options.gan_seeds} if "gan_seeds" in self.uses else {})
-
-    def is_done(self, options: Options) -> bool:
-        """Whether its result is there, and is what is asked for."""
-        return (read_json(options.result_path(self.name)) or {}).get("asked") == self.asked(options)
+        further = {"dataset": options.images, "gan_seeds": options.gan_seeds}
+        return values | {name: value for name, value in further.items() if name in self.uses}
 
 
 def listed() -> dict[str, Experiment]:
@@ -62,24 +58,18 @@ def listed() -> dict[str, Experiment]:
 
 
 def chosen(options: Options, known: dict[str, Experiment]) -> list[str]:
-    """The names of the experiments that ``--only`` means, or of the profile's, as far as this machine can do them.
-
-    Raises:
-        InputError: ``--only`` has a name or pattern of none, or there is no such device.
-    """
+    """The names of the experiments that ``--only`` means, or of the profile's, as far as this machine can do them."""
     on_cuda = choose_device(options.device).type == "cuda"
     for pattern in options.only:
         if not fnmatch.filter(known, pattern):
             raise InputError(f"no experiment {pattern}: there are {', '.join(known)}")
     if options.only:
         return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in options.only)]
-    names = []
-    for name, one in known.items():
-        if "cuda" in one.uses and options.profile in one.minutes and not on_cuda:
-            print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
-        elif options.profile in one.minutes:
-            names.append(name)
-    return names
+    names = [name for name, one in known.items() if options.profile in one.minutes]
+    left_out = [name for name in names if "cuda" in known[name].uses and not on_cuda]
+    for name in left_out:
+        print(f"{name}: not run without CUDA, the report has the reference; --only {name} runs a reduced one")
+    return [name for name in names if name not in left_out]
 
 
 def in_order(names: Iterable[str], known: dict[str, Experiment]) -> list[Experiment]:
@@ -105,10 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_all(planned: Sequence[Experiment], options: Options) -> None:
     """Run what is not done yet."""
-    left = [one for one in planned if not one.is_done(options)]
+    left = []
     for one in planned:
-        if one not in left:
+        if (read_json(options.result_path(one.name)) or {}).get("asked") == one.asked(options):
             print(f"{one.name}: done before, {options.result_path(one.name)} has it")
+        else:
+            left.append(one)
     minutes = [one.minutes.get(options.profile) or one.minutes["full"] for one in left]
     for place, one in enumerate(left):
         about = f"about {sum(minutes[place:]):.0f} minutes left on two cores"
@@ -130,7 +122,7 @@ def run_one(one: Experiment, options: Options) -> None:
         "cores": os.cpu_count(),
     }
     frame = {"profile": options.profile, "asked": one.asked(options), "environment": environment, "minutes": minutes}
-    write_json(path, {**frame, "dataset": "none", **result})
+    write_json(path, {**frame, "dataset": options.images if "dataset" in one.uses else "none", **result})
     print(f"{one.name}: {minutes:.1f} minutes, written to {path}", flush=True)
 
 

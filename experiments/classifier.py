@@ -1,6 +1,5 @@
 """Train the classifier whose features score images: python -m experiments.classifier --out runs/classifier"""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from data import LabelledImages, cifar10, default_root
@@ -18,7 +18,6 @@ from lab.claim import claim
 from lab.device import choose_device, native_bfloat16
 from lab.files import fingerprint, write_json
 from lab.options import check, determining, option, parse
-from lab.record import Record
 from question2 import classifier
 from question2.classifier import Classifier
 
@@ -44,15 +43,7 @@ class Hyperparameters:
 
 
 def shifted(images: Tensor, index: Tensor) -> Tensor:
-    """A batch of padded training images, each mirrored or not and moved by up to ``PADDING`` pixels.
-
-    Args:
-        images: uint8, ``(N, 3, 32 + 2 · PADDING, 32 + 2 · PADDING)``.
-        index: Which images, ``(B,)``.
-
-    Returns:
-        uint8, ``(B, 3, 32, 32)``.
-    """
+    """A batch ``(B, 3, 32, 32)`` of padded images by their indices, each mirrored or not and moved by some pixels."""
     count, device = len(index), images.device
     steps = torch.arange(32, device=device)
     top, left = torch.randint(2 * PADDING + 1, (2, count, 1), device=device)
@@ -71,11 +62,7 @@ def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
 
 
 def train(options: Hyperparameters, images: LabelledImages) -> tuple[Classifier, list[dict[str, Any]]]:
-    """Train a classifier, or resume from the checkpoint in the run's folder.
-
-    Returns:
-        The classifier, and the lines of the epochs: the mean loss in nats and the seconds it took.
-    """
+    """Train a classifier, or resume; also the lines of the epochs: the mean loss in nats and the seconds."""
     device = choose_device(options.device)
     padded = F.pad(images.train, [PADDING] * 4, mode="reflect").contiguous(memory_format=torch.channels_last).to(device)
     labels = images.train_labels.to(device)
@@ -83,53 +70,35 @@ def train(options: Hyperparameters, images: LabelledImages) -> tuple[Classifier,
     network = Classifier(options.width).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, weight_decay=options.weight_decay)
     updates = max(1, len(labels) // options.batch_size)  # of an epoch
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        options.learning_rate,
-        total_steps=max(6, updates * options.epochs),  # fewer leave its rise no step
-        pct_start=0.2,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-        final_div_factor=1e3,
-    )
+    steps = max(6, updates * options.epochs)  # fewer leave the rise no step
+    pace: dict[str, Any] = {"pct_start": 0.2, "anneal_strategy": "linear", "final_div_factor": 1e3}
+    scheduler = OneCycleLR(optimizer, options.learning_rate, steps, cycle_momentum=False, **pace)
     origin = {**determining(options), "images": fingerprint(images.train)}
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     state = checkpoint.Checkpoint(Path(options.out) / "checkpoint.pt", origin, **parts)
-    lines: list[dict[str, Any]] = state.restore().get("lines", [])
-    with interruption.Interruption() as stop, Record(Path(options.out), lines) as record:
-        for epoch in range(len(lines) + 1, options.epochs + 1):
-            started = time.perf_counter()
-            # One seed an epoch: a run that resumes sees what it would have seen.
-            torch.manual_seed(options.seed * 1000 + epoch - 1)
-            order = torch.randperm(len(labels), device=device)[: updates * options.batch_size]
-            network.train()
-            total = torch.zeros((), device=device)
-            for index in tqdm(order.split(options.batch_size), f"epoch {epoch} of {options.epochs}"):
-                with torch.autocast(device.type, torch.bfloat16, enabled=native_bfloat16(device)):
-                    _, logits = network(shifted(padded, index))
-                loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                total += loss.detach()
-                if stop.requested:  # an epoch takes minutes: its beginning is done again
-                    stop.stop(f"{options.out}: stopped in epoch {epoch}")
-            mean = total.item() / updates
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"{options.out}, epoch {epoch}: the loss is {mean}; {state.last_good()}")
-            record.add(epoch, loss=mean, seconds=time.perf_counter() - started)
-            state.save(lines=record.lines)
-    return network, record.lines
+    lines: list[dict[str, float]] = state.restore().get("lines", [])
+    for epoch in range(len(lines) + 1, options.epochs + 1):
+        started = time.perf_counter()
+        torch.manual_seed(options.seed * 1000 + epoch - 1)  # a run that resumes sees what it would have seen
+        order = torch.randperm(len(labels), device=device)[: updates * options.batch_size]
+        network.train()
+        total = torch.zeros((), device=device)
+        for index in tqdm(order.split(options.batch_size), f"epoch {epoch} of {options.epochs}"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=native_bfloat16(device)):
+                _, logits = network(shifted(padded, index))
+            loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total += loss.detach()
+        lines.append({"loss": total.item() / updates, "seconds": time.perf_counter() - started})
+        state.save(lines=lines)
+    return network, lines
 
 
 def run(options: Hyperparameters) -> dict[str, Any]:
-    """Train, test, and write ``classifier.pt`` (float16) and ``result.json`` in the run's folder.
-
-    Raises:
-        InputError: The folder holds another configuration's run.
-        DataUnavailableError: CIFAR-10 cannot be had.
-    """
+    """Train, test, and write ``classifier.pt`` (float16) and ``result.json`` in the run's folder."""
     images, device, out = cifar10(options.data), choose_device(options.device), Path(options.out)
     with claim(out, options):
         network, history = train(options, images)
@@ -137,10 +106,7 @@ def run(options: Hyperparameters) -> dict[str, Any]:
         rounded = classifier.load(out / "classifier.pt", device)  # what is tested is what is kept
         result = {
             "test_accuracy": accuracy(rounded, images.test.to(device), images.test_labels.to(device)),
-            "bytes": (out / "classifier.pt").stat().st_size,
-            "epochs": options.epochs,
             "width": options.width,
-            "seconds": sum(line["seconds"] for line in history),
             "history": history,
         }
         write_json(out / "result.json", result)
@@ -149,12 +115,10 @@ def run(options: Hyperparameters) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = parse(
-        Hyperparameters, "Train the classifier of the scores.", argv, program="python -m experiments.classifier"
-    )
+    about = "Train the classifier of the scores."
+    options = parse(Hyperparameters, about, argv, program="python -m experiments.classifier")
     with interruption.one_line_errors():
-        result = run(options)
-        print(f"test accuracy {result['test_accuracy']:.4f}, {result['bytes']} bytes of weights, in {options.out}")
+        print(f"test accuracy {run(options)['test_accuracy']:.4f}; weights in {options.out}")
 
 
 if __name__ == "__main__":

@@ -29,13 +29,9 @@ def run(options: Options) -> dict[str, Any]:
         played.append((one.name, one.hp.game, trajectory))
         caption = f"{one.name}: a game over its vector field, its first updates, all of them, and the game in space."
         dirac_plots.final_plot(captioned(options.figures / f"dirac_{one.name}.svg", caption), *played[-1])
-        setting = {
-            "loss": one.hp.loss_type,
-            "penalty": one.hp.critic_reg_type,
-            "weight": one.hp.critic_reg_cf,
-            "ema": one.hp.generator_alpha_ema,
-        }
-        rows.append({"name": one.name, **setting, **results[one.label]})
+        penalty = {"penalty": one.hp.critic_reg_type, "weight": one.hp.critic_reg_cf}
+        setting = {"name": one.name, "loss": one.hp.loss_type, **penalty, "ema": one.hp.generator_alpha_ema}
+        rows.append({**setting, **results[one.label]})
     caption = "Each game over its vector field, from its start (circle) to its end (dot), with its average (orange)."
     dirac_plots.overview(captioned(options.figures / "dirac_overview.svg", caption), played)
     for loss in AVAILABLE_LOSSES:

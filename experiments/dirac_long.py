@@ -17,6 +17,7 @@ MINUTES = {"quick": 0.4, "full": 10}
 UPDATES = {"full": 1_000_000, "assignment": 100_000, "quick": 20_000}
 OUTSIDE = 2.5  # a distance from which JSD's game moves outwards
 STEPS = (0.1, 0.2, 0.4)  # the step sizes h of the check
+Way = Callable[[float, int], np.ndarray]  # from a distance on the axis of ψ₀, some updates long, in the complex plane
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -32,54 +33,50 @@ def run(options: Options) -> dict[str, Any]:
     (seed,) = options.seeds([SEED])
     length = UPDATES[options.profile]
     management = Management(exp_path=str(options.folder / "dirac_long"), log_every=length // 100, viz=False)
-    runs = plan("dirac-*-1", [seed], management, max_iters=length, games=1)
-    games.run_games(runs)
+    runs = {run.hp.loss_type: run for run in plan("dirac-*-1", [seed], management, max_iters=length, games=1)}
+    games.run_games(list(runs.values()))
     window = 253  # about a turn of JSD's game, and four of W1's
     updates = np.unique(np.geomspace(100, length - window, 30).astype(int))
+
+    def distances(radius: np.ndarray) -> list[float]:
+        return [float((radius[t : t + window].astype(float) ** -2.0).mean() ** -0.5) for t in updates]
+
     losses: dict[str, Any] = {}
-    for run in runs:
+    for loss, run in runs.items():
         trajectory = games.load_trajectory(run)
         assert trajectory is not None
         start = np.array([*trajectory.psi[0, :, 0], trajectory.theta[0, 0]], dtype=float)
         followed = modified_field.follow(run.hp.game, start, length)
-        losses[run.hp.loss_type] = {
-            "measured": _distances(np.abs(trajectory.plane[:, 0]), updates, window),
-            "flow": _distances(np.hypot(followed[:, 0], followed[:, 2]), updates, window),
+        losses[loss] = {
+            "measured": distances(np.abs(trajectory.plane[:, 0])),
+            "flow": distances(np.hypot(followed[:, 0], followed[:, 2])),
         }
-    game = next(run.hp.game for run in runs if run.hp.loss_type == "JSD")
-    ways: dict[str, Callable[[float, int], np.ndarray]] = {
-        "measured": _from_axis(game),
+    game = runs["JSD"].hp.game
+    ways: dict[str, Way] = {
+        "measured": from_axis(game),
         "flow": lambda radius, count: modified_field.follow(game, np.array([radius, 0, 0]), count)[:, ::2] @ (1, 1j),
     }
-    outside = {name: _distances(np.abs(way(OUTSIDE, length)), updates, window) for name, way in ways.items()}
+    outside = {name: distances(np.abs(way(OUTSIDE, length))) for name, way in ways.items()}
+    turning = {name: turning_radius(way, min(30_000, length)) for name, way in ways.items()}
     half = int(np.searchsorted(updates, updates[-1] / 2))
     inverse = np.array(losses["JSD"]["measured"]) ** -2.0
     result = {
-        "dataset": "none",
         "updates": updates.tolist(),
         "window": window,
         "losses": losses,
         "outside": {"radius": OUTSIDE, **outside},
-        "turning_radius": {name: turning_radius(way, min(30_000, length)) for name, way in ways.items()},
+        "turning_radius": {**turning, "limit": float(brentq(modified_field.drift, 1.0, OUTSIDE))},
         "measured_growth": float((inverse[-1] - inverse[half]) / (updates[-1] - updates[half])),
-        "growth": runs[0].hp.generator_lr ** 2 / 640,
+        "growth": game.generator_lr**2 / 640,
         "check": check(seed, turns=12 if options.quick else 24),
     }
-    result["turning_radius"]["limit"] = float(brentq(modified_field.drift, 1.0, OUTSIDE))
     caption = "Distance from the equilibrium without a penalty: marks are games, lines are theory."
     dirac_plots.contraction(captioned(options.figures / "dirac_long_contraction.svg", caption), result)
     return result
 
 
-def turning_radius(way: Callable[[float, int], np.ndarray], updates: int) -> float:
-    """The distance from which a game neither contracts nor expands, by bisection.
-
-    It must contract from 1 and expand from ``OUTSIDE``.
-
-    Args:
-        way: Maps a distance on the axis of ψ₀ and a number of updates to the game's way in the plane from there.
-        updates: How long the games are.
-    """
+def turning_radius(way: Way, updates: int) -> float:
+    """The distance from which a game neither contracts nor expands, by bisection: it contracts from 1."""
     low, high, part = 1.0, OUTSIDE, updates // 10
     for _ in range(10):
         middle = (low + high) / 2
@@ -110,7 +107,7 @@ def check(seed: int, turns: int) -> dict[str, Any]:
                 "measured": float(growth.mean()),
                 "spread": float(np.ptp(growth)),
                 "exact": modified_field.contraction(step) * 640 / step**2,
-                "radius": turning_radius(_from_axis(game), round(125 * turns / step)),
+                "radius": turning_radius(from_axis(game), round(125 * turns / step)),
             }
         )
     slopes, radii = [(row["measured"] - 1) / row["step"] for row in rows], [row["radius"] for row in rows]
@@ -118,10 +115,6 @@ def check(seed: int, turns: int) -> dict[str, Any]:
     return {"turns": turns, "steps": rows, "first_order": first_order, "radius": radius}
 
 
-def _from_axis(game: Game) -> Callable[[float, int], np.ndarray]:
+def from_axis(game: Game) -> Way:
+    """How a game moves from a place on the axis of ψ₀."""
     return lambda radius, count: dirac_theory.play(game, (radius, 0, 0), count).plane[:, 0]
-
-
-def _distances(distance: np.ndarray, updates: np.ndarray, window: int) -> list[float]:
-    """The mean of 1/r² over a window after each of some updates, as a distance."""
-    return [float((distance[t : t + window].astype(float) ** -2.0).mean() ** -0.5) for t in updates]

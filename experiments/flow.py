@@ -20,19 +20,16 @@ MINUTES = {"quick": 0.2, "assignment": 2.0, "full": 5}
 DEPTHS = [2, 8, 32]
 SEEDS = {"full": 5, "assignment": 1, "quick": 2}
 # Title, u, w and b of the layers in the figure of question 3.2.
-TRANSFORMATIONS: list[tuple[str, Any, Any, Any]] = [
-    (title, torch.tensor(u), torch.tensor(w), torch.tensor(b))
-    for title, u, w, b in [
-        ("expansion", [2.0, 0.0], [2.0, 0.0], 0.0),
-        ("longer", [3.0, 0.0], [2.0, 0.0], 0.0),
-        ("steeper", [2.0, 0.0], [6.0, 0.0], 0.0),
-        ("shifted", [2.0, 0.0], [2.0, 0.0], 3.0),
-        ("turned", [1.2, 1.6], [1.2, 1.6], 0.0),
-        ("contraction", [-0.7, 0.0], [1.0, 0.0], 0.0),
-        ("shear", [0.0, 2.0], [1.5, 0.0], 0.0),
-        ("oblique", [1.5, 0.5], [1.0, 2.0], -1.0),
-        ("fold", [-2.0, 0.0], [2.0, 0.0], 0.0),
-    ]
+TRANSFORMATIONS = [
+    ("expansion", [2.0, 0.0], [2.0, 0.0], 0.0),
+    ("longer", [3.0, 0.0], [2.0, 0.0], 0.0),
+    ("steeper", [2.0, 0.0], [6.0, 0.0], 0.0),
+    ("shifted", [2.0, 0.0], [2.0, 0.0], 3.0),
+    ("turned", [1.2, 1.6], [1.2, 1.6], 0.0),
+    ("contraction", [-0.7, 0.0], [1.0, 0.0], 0.0),
+    ("shear", [0.0, 2.0], [1.5, 0.0], 0.0),
+    ("oblique", [1.5, 0.5], [1.0, 2.0], -1.0),
+    ("fold", [-2.0, 0.0], [2.0, 0.0], 0.0),
 ]
 
 
@@ -41,24 +38,16 @@ def run(options: Options) -> dict[str, Any]:
     asked = prescribed(options)
     result = train.run(asked)
     flows = median_flows(Path(asked.out), result["runs"])
-    for source, name in {(source, name) for source, name, _ in flows}:
-        by_depth = [flows[source, name, k] for k in asked.num_layers]
-        caption = f"{name}: target and flows that learnt it from {source}: densities above, draws below, one scale."
-        path = captioned(options.figures / f"flow_{source}_{name}.png", caption)
-        plots.over_depth(path, TARGETS[name], source, by_depth)
     for source in asked.source:
         rows = {TARGETS[name]: [flows[source, name, k] for k in asked.num_layers] for name in asked.targets}
         caption = f"Targets and flows that learnt them from {source}, by number of layers: densities and draws."
         plots.compare(captioned(options.figures / f"flow_{source}.svg", caption), source, rows)
     caption = "Single planar layers applied to a standard normal distribution and to a square grid."
-    plots.transformations(captioned(options.figures / "flow_transformations.svg", caption), TRANSFORMATIONS)
-    limits = {
-        name: {"log_z": TARGETS[name].log_z, "entropy": TARGETS[name].entropy, "half_width": TARGETS[name].half_width}
-        for name in asked.targets
-    }
+    layers: Any = [(title, *map(torch.tensor, layer)) for title, *layer in TRANSFORMATIONS]
+    plots.transformations(captioned(options.figures / "flow_transformations.svg", caption), layers)
     return {
         "options": {**determining(asked), "seeds": len(asked.seed)},
-        "limits": limits,
+        "limits": {name: {"log_z": TARGETS[name].log_z, "entropy": TARGETS[name].entropy} for name in asked.targets},
         "settings": [summarise(*setting, result["runs"]) for setting in sorted(flows)],
         "seconds": result["wall_seconds"],
         "runs": [{key: value for key, value in r.items() if key != "curve"} for r in result["runs"]],
@@ -79,8 +68,7 @@ def prescribed(options: Options) -> train.Hyperparameters:
 def median_flows(out: Path, runs: list[dict[str, Any]]) -> dict[tuple[str, str, int], tuple[int, Flow]]:
     """For each source, target and depth, the seed that is the median of all, and its flow."""
     found = {}
-    settings = dict.fromkeys((record["source"], record["data"], record["num_layers"]) for record in runs)
-    for source, name, k in settings:
+    for source, name, k in dict.fromkeys((record["source"], record["data"], record["num_layers"]) for record in runs):
         records = [record for record in runs if (record["source"], record["num_layers"]) == (source, k)]
         places = [i for i, record in enumerate(records) if record["data"] == name]
         place = places[train.median_of([records[i] for i in places])]

@@ -18,4 +18,4 @@ def run(options: Options) -> dict[str, Any]:
     settings = {"assignment": first_seeds(options.result("vae"), seeds)}
     for k in depths:
         settings[f"planar-{k}"], _ = train_vaes(options, f"planar-{k}", seeds, {"posterior": "planar", "num_layers": k})
-    return {"dataset": options.images, "settings": settings}
+    return {"settings": settings}

@@ -35,14 +35,8 @@ def run(options: Options) -> dict[str, Any]:
         settings[name] = [summarise(source, target, k, found) for source, target in trained]
     parameters = sum(parameter.numel() for parameter in Flow(2, k).parameters())
     points = len(TARGETS[asked.targets[0]].data_set())
-    result = {
-        "lr": TUNED_LR,
-        "damping": natural.DAMPING,
-        "settings": settings,
-        "parameters": parameters,
-        "points": points,
-        "limit_of_the_data": parameters / (2 * points),
-    }
+    limit = {"parameters": parameters, "points": points, "limit_of_the_data": parameters / (2 * points)}
+    result = {"lr": TUNED_LR, "damping": natural.DAMPING, "settings": settings, **limit}
     caption = "Distance from the limit over depth: each seed a point, their mean a line, tuned flows as crosses."
     path = captioned(options.figures / "flow_tuned_depth.svg", caption)
     plots.depth(path, options.result("flow")["settings"], result)

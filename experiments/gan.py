@@ -62,6 +62,11 @@ def run(options: Options) -> dict[str, Any]:
     suffix = suffix_of(images)
     rows = configurations(runs, results, suffix)
     best = min(rows, key=lambda row: row["final"][f"FID{suffix}"]["mean"])["name"]
+    generator = image_runs.load_generator(next(one for one in runs if one.name == best).folder / "generator.pt")
+    caption = f"{best}: generated images (left of each block) and the training images nearest in feature space."
+    neighbours = captioned(options.figures / "gan_neighbours.jpg", caption)
+    eval_step = images.evaluation(generator.dimz)
+    labels = data.cifar10(options.data).test_labels if images.dataset == "cifar10" else None
     summary = {
         **frame(runs, images, scale),
         "seeds": list(dict.fromkeys(one.hp.seed for one in runs)),
@@ -70,7 +75,9 @@ def run(options: Options) -> dict[str, Any]:
         "widths": widths(options.folder, suffix),
         "best": best,
         "classifier": json.loads(classifier.WEIGHTS.with_suffix(".json").read_text()),
-        **judge_scores(options, next(one for one in runs if one.name == best), images),
+        "copying": gan_samples.copying(neighbours, generator.to(images.train.device), images),
+        "corruptions": gan_samples.corruptions(images, labels, eval_step, images.management.eval_samples),
+        "anchors": gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000),
     }
     gan_figures.draw_study(options.figures, summary)
     gan_figures.draw_images(options.figures, runs, images)
@@ -80,13 +87,9 @@ def run(options: Options) -> dict[str, Any]:
 def planned(options: Options, scale: str) -> list[Run]:
     """The study's runs."""
     changes, managed = SCALES[scale]
-    where: dict[str, Any] = {
-        "exp_path": str(options.folder / "gan"),
-        "data_path": options.data,
-        "device": options.device,
-    }
+    where: dict[str, Any] = {"data_path": options.data, "device": options.device}
     seeds = options.seeds(SEEDS[: 2 if options.quick else options.gan_seeds])
-    return plan("cifar10-*", seeds, Management(**where, **managed), **changes)
+    return plan("cifar10-*", seeds, Management(exp_path=str(options.folder / "gan"), **where, **managed), **changes)
 
 
 def frame(runs: Sequence[Run], images: image_runs.Images, scale: str) -> dict[str, Any]:
@@ -110,25 +113,9 @@ def suffix_of(images: image_runs.Images) -> str:
 def widths(folder: Path, suffix: str) -> list[dict[str, Any]]:
     """The distances over training of the finished runs with R1, of the study's width and of others."""
     found = []
-    for path in sorted([*folder.glob("gan/cifar10-*-3-*"), *folder.glob("gan_width_*/cifar10-*-3-*")]):
+    for path in [*folder.glob("gan/cifar10-*-3-*"), *folder.glob("gan_width_*/cifar10-*-3-*")]:
         config, result = read_json(path / "config.json"), read_json(path / "result.json")
         if config and result:
             shared = {"name": config["config"], "width": config["generator_dimh"], "seed": config["seed"]}
             found.append({**shared, "curve": curve(result["metrics"], f"FID{suffix}"), "final": result["final"]})
-    return sorted(found, key=lambda row: (row["name"], row["width"]))
-
-
-def judge_scores(options: Options, best: Run, images: image_runs.Images) -> dict[str, Any]:
-    """Whether the best configuration copies, and how the scores rate real images, damaged ones and noise."""
-    generator = image_runs.load_generator(best.folder / "generator.pt", images.train.device)
-    caption = f"{best.name}: each row walks from one noise vector to another."
-    gan_figures.draw_interpolation(captioned(options.figures / "gan_interpolation.jpg", caption), generator)
-    caption = f"{best.name}: generated images (left of each block) and the training images nearest in feature space."
-    neighbours = captioned(options.figures / "gan_neighbours.jpg", caption)
-    eval_step = images.evaluation(generator.dimz)
-    labels = data.cifar10(options.data).test_labels if images.dataset == "cifar10" else None
-    return {
-        "copying": gan_samples.copying(neighbours, generator, images),
-        "corruptions": gan_samples.corruptions(images, labels, eval_step, images.management.eval_samples),
-        "anchors": gan_samples.anchors(images, eval_step, count=100 if options.quick else 10_000),
-    }
+    return sorted(found, key=lambda row: (row["name"], row["width"], row["seed"]))

@@ -1,6 +1,5 @@
 """The pictures of the study of question 2.7."""
 
-import math
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -12,10 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
-from gan import to_uint8
 from lab import figures
 from lab.figures import captioned
-from model import Generator
 from question2 import image_plots
 from question2.configurations import Run
 from question2.images import Images
@@ -33,8 +30,7 @@ def draw_study(folder: Path, summary: dict[str, Any]) -> None:
     caption = f"Distance {name} over training in several widths, with R1."
     draw_widths(captioned(folder / "gan_widths.svg", caption), summary["widths"], name)
     caption = f"How the distance {name} rises with known damage to real images."
-    path = captioned(folder / "gan_corruptions.svg", caption)
-    draw_corruptions(path, summary["corruptions"], name)
+    draw_corruptions(captioned(folder / "gan_corruptions.svg", caption), summary["corruptions"], name)
 
 
 def draw_images(folder: Path, runs: Sequence[Run], images: Images) -> None:
@@ -46,27 +42,13 @@ def draw_images(folder: Path, runs: Sequence[Run], images: Images) -> None:
         image_plots.save_sheet(captioned(folder / f"gan_sheet_{one.name}.jpg", caption), one.folder)
         grids[one.name] = image_plots.read_grid(one.folder / f"samples_{one.hp.max_iters:06}.png")
     for name, grid in grids.items():
-        caption = (
-            "Real images, held out of training." if name == "real" else f"{name}: generated images after training."
-        )
+        caption = "Real images, held out of training." if name == "real" else f"{name}: images after training."
         path = captioned(folder / f"gan_samples_{name}.jpg", caption)
         figures.photograph(path, grid[None], columns=1, padding=0)
 
 
-@torch.no_grad()
-def draw_interpolation(path: Path, generator: Generator, rows: int = 5, columns: int = 10) -> None:
-    """Walks between pairs of noise vectors, on the sphere on which such vectors lie."""
-    noise = torch.randn(2, rows, generator.dimz, generator=torch.Generator().manual_seed(2))
-    angle = torch.linspace(0, math.pi / 2, columns).view(1, -1, 1)
-    z = (torch.cos(angle) * noise[0, :, None] + torch.sin(angle) * noise[1, :, None]).flatten(0, 1)
-    figures.photograph(path, to_uint8(generator(z.to(next(generator.parameters()).device))), columns)
-
-
 def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
-    """A panel for each configuration, and where there are several, one with all distances.
-
-    All panels have the same axis of distances, those of a loss the same axis of the metric.
-    """
+    """A panel for each configuration, and where there are several, one with all distances, which share their axis."""
     rows = sorted(rows, key=lambda row: row["loss"])
     panels = len(rows) + (len(rows) > 1)
     columns = min(3, panels)
@@ -115,11 +97,8 @@ def share_distances(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> None:
-    """The distances of all averaged generators over training, of the first seed.
-
-    In other colours than the metric's and the distance's, since here a colour is a configuration.
-    """
-    colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]
+    """The distances of all averaged generators over training, of the first seed."""
+    colours = ["black", *figures.COLOURS[2:4], figures.COLOURS[5], "0.5"]  # not the metric's, nor the distance's
     dashings = ["-", "--", ":", "-.", (0, (8, 2))]
     for row, colour, dashes in zip(rows, cycle(colours), cycle(dashings)):
         steps, distances, _ = zip(*row["runs"][0]["curve"], strict=True)
@@ -138,7 +117,7 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> Non
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The critic's mean value at held-out real images and at generated ones over training, and their difference."""
     size = (figures.WIDTH / len(rows), 1.6)
-    with figures.figure(path, columns=len(rows), rows=2, size=size) as places:
+    with figures.figure(path, columns=len(rows), rows=2, size=size, sharex="col") as places:
         upper, lower = places[: len(rows)], places[len(rows) :]
         for means, difference, row in zip(upper, lower, rows, strict=True):
             steps, real, fake = np.array(row["runs"][0]["critic"]).T
@@ -150,20 +129,15 @@ def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             for axes in (means, difference):
                 axes.xaxis.set_major_locator(MaxNLocator(2, prune="upper"))
                 axes.yaxis.set_major_locator(MaxNLocator(4))
-            means.tick_params(labelbottom=False)
         upper[0].set_ylabel("critic's mean")
         lower[0].set_ylabel("difference")
         drawing = upper[0].figure
         drawing.supxlabel("generator updates")
-        handles = upper[0].get_legend_handles_labels()
-        drawing.legend(*handles, loc="outside upper right", ncols=2, borderaxespad=0)
+        drawing.legend(*upper[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, borderaxespad=0)
 
 
 def draw_widths(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
-    """The averaged generators' distances over training in several widths, a panel for each configuration.
-
-    Seeds after the first of a width are pale.
-    """
+    """The averaged generators' distances over training by width, a panel a configuration; later seeds are pale."""
     names = list(dict.fromkeys(row["name"] for row in rows))
     widths = sorted({row["width"] for row in rows})
     with figures.figure(path, columns=len(names), size=(figures.WIDTH / len(names), 2.0)) as columns:
@@ -171,9 +145,8 @@ def draw_widths(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
             for width, colour, dashes in zip(widths, cycle(figures.COLOURS), cycle(figures.DASHES)):
                 runs = [row for row in rows if (row["name"], row["width"]) == (configuration, width)]
                 for i, run in enumerate(runs):
-                    label = None if i else f"width {width}"
-                    alpha = 0.3 if i else 1.0
-                    axes.plot(*zip(*run["curve"], strict=True), ls=dashes, color=colour, alpha=alpha, label=label)
+                    style: Any = {"alpha": 0.3} if i else {"label": f"width {width}"}
+                    axes.plot(*zip(*run["curve"], strict=True), ls=dashes, color=colour, **style)
             figures.logarithmic(axes, [distance for row in rows for _, distance in row["curve"]])
             axes.set(title=configuration, xlabel="generator updates")
             axes.legend()

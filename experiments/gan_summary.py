@@ -1,12 +1,11 @@
 """The numbers of the study of question 2.7: each run by itself, configurations over seeds, and their differences."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from scipy.stats import spearmanr, t
+from scipy.stats import spearmanr, ttest_rel
 
 from lab.estimates import spread
 from question2 import score
@@ -18,10 +17,7 @@ LAST = 500  # updates, over which the metric at the end is averaged
 def configurations(runs: Sequence[Run], results: Mapping[str, Any], suffix: str) -> list[dict[str, Any]]:
     """A summary of each configuration: its runs, and means with their spread over seeds.
 
-    Args:
-        runs: All runs.
-        results: What they left, by label.
-        suffix: What follows the scores' names.
+    ``results`` are what the runs left, by label; ``suffix`` is what follows the scores' names.
     """
     rows: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -40,13 +36,10 @@ def configurations(runs: Sequence[Run], results: Mapping[str, Any], suffix: str)
         for key in ("final", "final_without_average"):
             names = row["runs"][0]["final_without_average"]
             row[key] = {name: spread([run[key][name] for run in row["runs"]]) for name in names}
-        names = row["runs"][0]["rank_correlations"]
-        row["rank_correlations"] = {
-            name: _spread([run["rank_correlations"][name] for run in row["runs"]]) for name in names
-        }
+        found = [run["rank_correlations"] for run in row["runs"]]
+        row["rank_correlations"] = {name: _spread([each[name] for each in found]) for name in found[0]}
         for key in ("last_metric", "rank_correlation", "rank_correlation_later"):
             row[key] = _spread([run[key] for run in row["runs"]])
-        row["milliseconds"] = statistics.median(run["milliseconds"] for run in row["runs"])
     return list(rows.values())
 
 
@@ -68,14 +61,15 @@ def summarise_run(result: Mapping[str, Any], suffix: str) -> dict[str, Any]:
     evaluations = [line for line in lines if fid in line][:-1]
     steps = [line["step"] for line in evaluations]
     means = [statistics.mean(value for step, value in metric if a < step <= b) for a, b in pairwise([0, *steps])]
+    # A score counts with the sign by which it falls as the images improve: +1 means that the metric falls, too.
+    signs = {f"{fid}_trained": 1, fid: 1, f"{inception}_trained": -1, f"KID{suffix}_trained": 1}
+    scores = {key: [sign * line[key] for line in evaluations] for key, sign in signs.items() if key in final}
+    correlations = {key: rank_correlation(means, values) for key, values in scores.items()}
     # The first evaluations hide the rest: both fall at first, whatever the loss.
     later = sum(4 * step <= metric[-1][0] for step in steps)
-    trained = [line[f"{fid}_trained"] for line in evaluations]
     # The median, because a run may have waited on other work.
     timed = [(0, 0.0), *((line["step"], line["seconds"]) for line in lines if "seconds" in line)]
     pace = statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(timed))
-    # A score counts with the sign by which it falls as the images improve: +1 means that the metric falls, too.
-    signs = {f"{fid}_trained": 1, fid: 1, f"{inception}_trained": -1, f"KID{suffix}_trained": 1}
     names = [f"{key}{suffix}" for key in score.KEYS if f"{key}{suffix}" in final]
     return {
         "metric": metric,
@@ -85,13 +79,9 @@ def summarise_run(result: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         "final": final,
         "final_without_average": {name: final[f"{name}_trained"] for name in names},
         "last_metric": statistics.mean(value for step, value in metric if step > metric[-1][0] - LAST),
-        "rank_correlations": {
-            key: rank_correlation(means, [sign * line[key] for line in evaluations])
-            for key, sign in signs.items()
-            if key in final
-        },
-        "rank_correlation": rank_correlation(means, trained),
-        "rank_correlation_later": rank_correlation(means[later:], trained[later:]),
+        "rank_correlations": correlations,
+        "rank_correlation": correlations[f"{fid}_trained"],
+        "rank_correlation_later": rank_correlation(means[later:], scores[f"{fid}_trained"][later:]),
         "milliseconds": 1e3 * pace,
     }
 
@@ -117,13 +107,9 @@ def differences(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for first, second in combinations(rows, 2):
         scores = {}
-        for name, values in first["final"].items():
-            pairs = zip(values["values"], second["final"][name]["values"], strict=True)
-            entry = spread([a - b for a, b in pairs])
-            count, interval = len(entry["values"]), None
-            if count > 1:
-                half = float(t.ppf(0.975, count - 1)) * entry["deviation"] / math.sqrt(count)
-                interval = [entry["mean"] - half, entry["mean"] + half]
-            scores[name] = {**entry, "interval": interval}
+        for name in first["final"]:
+            ours, theirs = (row["final"][name]["values"] for row in (first, second))
+            interval = list(ttest_rel(ours, theirs).confidence_interval()) if len(ours) > 1 else None
+            scores[name] = {**spread([a - b for a, b in zip(ours, theirs, strict=True)]), "interval": interval}
         found.append({"first": first["name"], "second": second["name"], "scores": scores})
     return found

@@ -27,20 +27,24 @@ ENCODER: dict[str, Any] = {"epochs": 10, "batch_size": 64, "lr": 1e-3, **SCALE}
 SEARCH: dict[str, Any] = {"steps": 2000, "draws": 8, "lr": 2e-2}
 
 
+Posteriors = dict[str, Posterior]  # of some images: by an encoder, and each image's own best
+
+
 def run(options: Options) -> dict[str, Any]:
     """Both models: posteriors of test images by encoders, and the best of each family for each image by itself."""
     seed = options.seeds(range(1, 2))[0]  # the first model's, which decides how the digits are split
-    dataset, splits = data.load(options.images, options.data, seed)
+    _, splits = data.load(options.images, options.data, seed)
     count, encoder, search = 200, ENCODER, SEARCH
     if options.quick:
         count, encoder, search = 20, {**ENCODER, "epochs": 1}, {**SEARCH, "steps": 100}
-    chosen = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]
-    images = splits.test[chosen]
+    images = splits.test[torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:count]]
     models: dict[str, Any] = {}
     found: dict[str, Any] = {}
-    for place, folder, measure in (("plane", "plane", on_a_plane), ("full", "assignment", in_full)):
-        # The prescribed model is trained already: this loads it.
-        setting, model = train_vaes(options, folder, 1, {"latent_size": 2} if place == "plane" else {})
+    for place, folder, changes, measure in (
+        ("plane", "plane", {"latent_size": 2}, on_a_plane),
+        ("full", "assignment", {}, in_full),  # the prescribed model, which is trained already: this loads it
+    ):
+        setting, model = train_vaes(options, folder, 1, changes)
         models[place] = {**setting["options"], "valid_elbo": setting["valid_elbo"]}
         posteriors: dict[str, Posteriors] = {}
         for name, num_layers in FAMILIES.items():
@@ -56,10 +60,7 @@ def run(options: Options) -> dict[str, Any]:
     plots.inference_gaps(path, *(place["families"] for place in found.values()))
     caption = "How far importance sampling with K draws underestimates log p(x), with two latent dimensions."
     plots.importance(captioned(options.figures / "inference_gap_importance.svg", caption), found["plane"]["importance"])
-    return {"dataset": dataset, "images": count, "models": models, "encoder": encoder, "search": search, **found}
-
-
-Posteriors = dict[str, Posterior]  # of some images: by an encoder, and each image's own best
+    return {"images": count, "models": models, "encoder": encoder, "search": search, **found}
 
 
 def gaps(elbos: dict[str, dict[str, Tensor]], log_px: Tensor) -> list[dict[str, Any]]:
@@ -88,22 +89,18 @@ def on_a_plane(options: Options, model: VAE, images: Tensor, posteriors: dict[st
     }
     worst = (log_px - elbos["normal"]["own"]).argsort(descending=True)
     telling = [int(worst[place]) for place in (0, len(worst) // 20, len(worst) // 4, len(worst) // 2)]
+    best = [{n: posteriors[n]["own"].select(slice(i, i + 1)) for n in ("normal", "planar 16")} for i in telling]
     caption = "True posteriors (grey) and the best of each family (lines) at levels that enclose 50 % and 95 %."
-    plots.contours(
-        captioned(options.figures / "inference_gap_contours.png", caption),
-        model,
-        images[telling],
-        [{n: posteriors[n]["own"].select(slice(i, i + 1)) for n in ("normal", "planar 16")} for i in telling],
-    )
-    importance = [
-        {"k": k, "missing": mean_and_error(log_px - log_likelihood(model, images, k, seed=1))}
-        for k in (SAMPLES[:3] if options.quick else SAMPLES)
-    ]
+    plots.contours(captioned(options.figures / "inference_gap_contours.png", caption), model, images[telling], best)
     return {
         "log_px": mean_and_error(log_px),
+        "cells": cells,
         "change_with_half_the_cells": float((log_px - coarser).abs().max()),
         "families": gaps(elbos, log_px),
-        "importance": importance,
+        "importance": [
+            {"k": k, "missing": mean_and_error(log_px - log_likelihood(model, images, k, seed=1))}
+            for k in (SAMPLES[:3] if options.quick else SAMPLES)
+        ],
     }
 
 
@@ -111,14 +108,16 @@ def in_full(options: Options, model: VAE, images: Tensor, posteriors: dict[str, 
     """All latent dimensions: log p(x) by importance sampling from the posterior that finds most of it."""
     draws = 200 if options.quick else 5000
     elbos: dict[str, dict[str, Tensor]] = {name: {} for name in posteriors}
-    estimates: dict[str, Tensor] = {}
+    log_px: dict[str, Tensor] = {}
     for name, family in posteriors.items():
         for kind, q in family.items():
-            elbos[name][kind], _, estimates[f"{name}, {kind}"] = inference_gap.bounds(model, images, q, draws)
-    best = max(estimates, key=lambda name: estimates[name].mean().item())
+            elbos[name][kind], _, log_px[f"{name}, {kind}"] = inference_gap.bounds(model, images, q, draws)
+    estimates = {name: mean_and_error(values) for name, values in log_px.items()}
+    best = max(estimates, key=lambda name: estimates[name]["mean"])
     return {
-        "log_px": mean_and_error(estimates[best]),
+        "log_px": estimates[best],
         "estimated_from": best,
+        "estimates": estimates,
         "draws": draws,
-        "families": gaps(elbos, estimates[best]),
+        "families": gaps(elbos, log_px[best]),
     }

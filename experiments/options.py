@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import data
 from lab.files import read_json
-from lab.options import InputError, check, option
+from lab.options import check, option
 
 
 @dataclass
@@ -47,10 +47,8 @@ class Options:
 
     @property
     def figures(self) -> Path:
-        """The folder of the figures, made if it is missing."""
-        folder = self.folder / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        """The folder of the figures."""
+        return self.folder / "figures"
 
     def result_path(self, name: str) -> Path:
         """The file of an experiment's result."""
@@ -59,8 +57,7 @@ class Options:
     def result(self, name: str) -> dict[str, Any]:
         """The result of an experiment that the one that asks NEEDS."""
         result = read_json(self.result_path(name))
-        if result is None:
-            raise InputError(f"there is no {self.result_path(name)}: run --only {name} first")
+        assert result is not None, f"{name} is not in NEEDS"
         return result
 
     def seeds(self, published: Sequence[int]) -> list[int]:

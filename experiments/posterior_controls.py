@@ -27,6 +27,5 @@ def run(options: Options) -> dict[str, Any]:
     """Train each setting in several seeds."""
     settings = {"tuned": first_seeds(options.result("vae_tuned")["settings"]["tuned"], SEEDS)}
     for name, changes in SETTINGS.items():
-        folder = name if name.startswith(("tuned", "long")) or name == "sampled" else f"planar-4-{name}"
-        settings[name], _ = train_vaes(options, folder, SEEDS, changes)
-    return {"dataset": options.images, "settings": settings}
+        settings[name], _ = train_vaes(options, f"controls-{name}", SEEDS, changes)
+    return {"settings": settings}

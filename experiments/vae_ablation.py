@@ -32,4 +32,4 @@ def run(options: Options) -> dict[str, Any]:
                 setting, _ = train_vaes(options, label, SEEDS, changes)
             kept = {key: setting[key] for key in ("options", "valid_elbo", "test_log_px", "train_minutes")}
             rows.append({"parts": list(parts), **kept})
-    return {"dataset": options.images, "rows": rows}
+    return {"rows": rows}

@@ -23,4 +23,4 @@ def run(options: Options) -> dict[str, Any]:
     beside = {"assignment": options.result("vae"), **settings}
     caption = "ELBO over training of the prescribed and the tuned settings: mean and range over seeds."
     plots.training(captioned(options.figures / "vae_tuned_training.svg", caption), beside, ASKED_FOR)
-    return {"dataset": options.images, "settings": settings}
+    return {"settings": settings}

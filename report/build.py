@@ -4,6 +4,7 @@
 ``report/``; ``yours.typ`` sets one's own runs beside these.
 """
 
+import contextlib
 import datetime
 import json
 import re
@@ -48,27 +49,37 @@ class Options:
 
 
 def build(out: str | Path, document: str = "report", runs: str | Path | None = None) -> None:
-    """Compile a document.
+    """Compile a document to a PDF, or to one page of HTML.
 
-    Args:
-        out: The file; its ending says whether it is a PDF or a page of HTML with everything in it.
-        document: ``report`` or ``companion``, of the published results, or ``yours``, of those in ``runs``.
-        runs: Folder with ``results`` and ``figures``. Of a published document, they replace what is published.
+    Documents are ``report`` and ``companion``, of the published results, which those in the folder ``runs`` replace,
+    and ``yours``, of those in ``runs``.
     """
+    with staged(runs) as stage:
+        if document == "yours":
+            write_json(stage / "comparison.json", compared(Path(runs or HERE)))
+        compile_document(stage, document, out)
+
+
+@contextlib.contextmanager
+def staged(runs: str | Path | None) -> Iterator[Path]:
+    """A copy of the sources, results and figures, in which those of some runs replace the published ones."""
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
         shutil.copytree(HERE, stage, ignore=shutil.ignore_patterns("*.py", "*.pdf", "__pycache__"), dirs_exist_ok=True)
         if runs:
             copy(Path(runs), stage)
-        if document == "yours":
-            write_json(stage / "comparison.json", compared(Path(runs or HERE)))
-        # A page has a table of contents before it.
-        (stage / "page.typ").write_text(f'#outline(title: none, depth: 2)\n#include "{document}.typ"')
-        kind = Path(out).suffix[1:]
-        main = stage / ("page.typ" if kind == "html" else f"{document}.typ")
-        options: Any = {"format": kind, "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
-        with atomic_write(out) as temporary:
-            temporary.write_bytes(typst.compile(main, **options))
+        yield stage
+
+
+def compile_document(stage: Path, document: str, out: str | Path) -> None:
+    """Compile a document of a folder of sources; the file's ending says to what."""
+    kind = Path(out).suffix[1:]
+    # A page has a table of contents before it.
+    (stage / "page.typ").write_text(f'#outline(title: none, depth: 2)\n#include "{document}.typ"')
+    main = stage / ("page.typ" if kind == "html" else f"{document}.typ")
+    options: Any = {"format": kind, "root": stage, "timestamp": DATE, "ignore_system_fonts": True}
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(typst.compile(main, **options))
 
 
 def names(folder: str | Path) -> list[str]:
@@ -110,26 +121,24 @@ def compared(runs: Path) -> dict[str, Any]:
     return found
 
 
-def result(name: str, runs: Path | None = None) -> dict[str, Any]:
-    """The result of an experiment: of some runs, where they have it, else the published reference."""
-    path = runs / "results" / f"{name}.json" if runs else None
-    path = path if path and path.exists() else HERE / "results" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+def result(name: str, folder: Path = HERE) -> dict[str, Any]:
+    """The result of an experiment, by default the published one."""
+    return json.loads((folder / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def readme_table(runs: Path | None = None) -> str:
-    """The README's table of results, of the published reference or of some runs, and what ``vae.py`` prints."""
-    vae = result("vae", runs)
-    tuned = result("vae_tuned", runs)["settings"]
-    planar = result("posterior_controls", runs)["settings"]["tuned-planar-16"]
+def readme_table(folder: Path = HERE) -> str:
+    """The README's table of the results in a folder, and what ``vae.py`` prints."""
+    vae = result("vae", folder)
+    tuned = result("vae_tuned", folder)["settings"]
+    planar = result("posterior_controls", folder)["settings"]["tuned-planar-16"]
     rows = [
         _vae_row("1.6", "VAE as prescribed", vae),
         _vae_row("1.6", "VAE, tuned", tuned["tuned"]),
         _vae_row("1.6", "VAE, tuned, long", tuned["long"]),
-        *_gan_rows(runs),
-        *_flow_rows(runs),
+        *_gan_rows(result("dirac", folder), result("gan", folder)),
+        *_flow_rows(result("flow", folder)["settings"]),
         _vae_row("3.10", f"VAE, tuned, {planar['options']['num_layers']} planar layers", planar),
-        _speed_row(runs),
+        _speed_row(result("vae_speed", folder), result("flow_speed", folder)["all_runs"]),
     ]
     table = ["| question | what | result |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     remarks = f"""
@@ -152,8 +161,7 @@ def _vae_row(question: str, name: str, setting: dict[str, Any]) -> Row:
     return question, what, f"{format_spread(setting['valid_elbo'])}, {format_spread(setting['test_log_px'])}"
 
 
-def _gan_rows(runs: Path | None) -> list[Row]:
-    dirac, gan = result("dirac", runs), result("gan", runs)
+def _gan_rows(dirac: dict[str, Any], gan: dict[str, Any]) -> list[Row]:
     agree = sum(row["predicted"]["verdict"] == row["measured"]["verdict"] for row in dirac["rows"])
     rows = [("2.6", "dirac game: theory and experiment agree", f"{agree} of {len(dirac['rows'])} configurations")]
     fid, study, seeds = gan["scores"]["fid"], gan["options"], len(gan["seeds"])
@@ -167,56 +175,45 @@ def _gan_rows(runs: Path | None) -> list[Row]:
     return rows
 
 
-def _flow_rows(runs: Path | None) -> list[Row]:
-    rows = []
+def _flow_rows(settings: list[dict[str, Any]]) -> list[Row]:
+    rows, deepest = [], max(setting["num_layers"] for setting in settings)
     for question, source, key, what in (
         ("3.7", "samples", "gap", "NLL above the entropy"),
         ("3.9", "density", "kl", "KL(q‖p)"),
     ):
-        settings = [setting for setting in result("flow", runs)["settings"] if setting["source"] == source]
-        deepest = max(setting["num_layers"] for setting in settings)
-        found = [setting for setting in settings if setting["num_layers"] == deepest and key in setting]
+        found = [s for s in settings if (s["source"], s["num_layers"]) == (source, deepest) and key in s]
         values = ", ".join(f"{setting['data']} {format_spread(setting[key], '.3f')}" for setting in found)
         rows.append((question, f"flow from {source}, {deepest} layers: {what}", values))
     return rows
 
 
-def _speed_row(runs: Path | None) -> Row:
-    vae, flow = result("vae_speed", runs), result("flow_speed", runs)["all_runs"]
+def _speed_row(vae: dict[str, Any], flow: dict[str, Any]) -> Row:
     epoch, estimate = (vae[task]["times_faster_than_textbook"] for task in ("epoch", "estimate"))
     what = "times as fast as the textbook loop: an epoch of the VAE, its log p(x), all flows"
     return "speed", what, f"{epoch:.1f}, {estimate:.1f}, {flow['times_faster']:.1f}"
-
-
-def update_readme() -> None:
-    """Write the README's table of the published results between its marks."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    with atomic_write(README) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def publish(runs: Path) -> None:
     """Make the results of full runs the published ones: JSON, figures, PDFs and the README's table.
 
     Everything is checked and built beside the published results first, and replaces them only then.
-
-    Raises:
-        InputError: A result is damaged or not of the full profile.
     """
     for name in names(runs):
         if (read_json(runs / "results" / f"{name}.json") or {}).get("profile") != "full":
             raise InputError(f"{name} in {runs} is damaged, or not of the full profile: nothing was published")
-    with tempfile.TemporaryDirectory() as folder:
+    with staged(runs) as stage:
         try:
             for document in PUBLISHED:
-                build(Path(folder) / f"{document}.pdf", document, runs)
-            readme_table(runs)
+                compile_document(stage, document, stage / f"{document}.pdf")
+            table = readme_table(stage)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"the results in {runs} make no report ({error}): nothing was published") from None
-    copy(runs, HERE)
-    for document in PUBLISHED:
-        build(HERE / f"{document}.pdf", document)
-    update_readme()
+        copy(runs, HERE)
+        for document in PUBLISHED:
+            shutil.copy(stage / f"{document}.pdf", HERE)
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    with atomic_write(README) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -32,38 +32,26 @@ SHOWN = {
     "verdict": ("behaviour", "", 0),
     "measured": ("measured", "", 3),
     "rank_correlation": ("rank correlation of metric and distance", "", 2),
-    **{f"{name}{suffix}": (f"{name}{suffix}", "", 2) for name in ("FID", "IS", "KID") for suffix in ("", "-C")},
+    **{name: (name, "", 2) for name in ("FID", "IS", "KID", "FID-C", "IS-C", "KID-C")},
     **dict.fromkeys(("times_faster", "times_faster_than_textbook"), ("times as fast as the textbook loop", "", 1)),
 }
 SKIPPED = {"runs", "predicted", "final_without_average", "rank_correlations", "differences", "anchors", "widths"}
 # Parts of a result that a label need not name.
 UNNAMED = {"settings", "configurations", "rows", "families", "kinds", "final", "measured", "measures"}
 # Options that differ between runs that are compared, or on which no number depends.
-BESIDE_THE_POINT = {"dataset", "seed", "seeds", "device", "compile"}
+BESIDE_THE_POINT = {"dataset", "seed", "seeds", "compile"}
 
 
 def compare(label: str, yours: Any, ours: Any, unit: str = "", decimals: int = 2) -> dict[str, str]:
-    """One line of the report.
+    """One line of the report: a number of one's own beside the published one, if there is one.
 
-    Args:
-        label: What the number is.
-        yours: A :func:`lab.estimates.spread` over seeds, the number of a single run, or a word.
-        ours: The same, published; None where there is nothing to compare with.
-        unit: Of the number.
-        decimals: How many to show.
-
-    Returns:
-        ``label``; ``yours`` and ``published`` as they are shown; ``verdict``; ``judged``: ``expected``, ``differs`` or
-        ``no``, where nothing is published or it is of one run, whose spread is unknown; and all in one ``sentence``.
+    Numbers are :func:`lab.estimates.spread` over seeds, plain ones, or words. ``judged`` is ``expected``, ``differs``
+    or, where nothing is published or the spread of what is published is unknown, ``no``.
     """
     judged, verdict = judge(yours, ours, unit, decimals)
-    row = {
-        "label": f"{label} ({unit})" if unit else label,
-        "yours": shown(yours, decimals),
-        "published": shown(ours, decimals),
-    }
-    sentence = f"{row['label']}: {row['yours']}, published {row['published']}: {verdict}"
-    return {**row, "judged": judged, "verdict": verdict, "sentence": sentence}
+    row = {"label": f"{label} ({unit})" if unit else label, "judged": judged, "verdict": verdict}
+    row |= {"yours": shown(yours, decimals), "published": shown(ours, decimals)}
+    return {**row, "sentence": "{label}: {yours}, published {published}: {verdict}".format(**row)}
 
 
 def judge(yours: Any, ours: Any, unit: str, decimals: int) -> tuple[str, str]:
@@ -88,12 +76,7 @@ def mean(value: Any) -> float:
 
 
 def shown(value: Any, decimals: int = 2) -> str:
-    """A number as text, with its spread and how many seeds it is of.
-
-    Example:
-        >>> shown({"mean": -2.0, "deviation": 1.414, "values": [-3.0, -1.0]})
-        '−2.00 ± 1.41 over 2 seeds'
-    """
+    """A number as text, with its spread and how many seeds it is of."""
     if value is None or isinstance(value, str):
         return value or "–"
     number = f"{mean(value):z.{decimals}f}".replace("-", "−")
@@ -144,24 +127,14 @@ def obstacle(yours: Mapping[str, Any], ours: Mapping[str, Any] | None) -> str:
     return ""
 
 
-def options_of(result: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """The options of a result, and of its settings by the setting's name."""
-    found: dict[str, Any] = {}
-    for key, value in result.items():
-        if key == "options":
-            found |= {f"{place}{name}": option for name, option in value.items() if name not in BESIDE_THE_POINT}
-        elif isinstance(value, dict):
-            found |= options_of(value, f"{key}: ")
-    return found
-
-
 def causes(yours: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Where a difference may come from: other options, another machine."""
-    found = []
-    for one, other in ((options_of(yours), options_of(ours)), (yours["environment"], ours["environment"])):
-        keys = [key for key in one if key in other and one[key] != other[key]]
-        found += [f"{key.replace('_', ' ')} {one[key]} (published {other[key]})" for key in keys]
-    return found
+    return [
+        f"{key.replace('_', ' ')} {value} (published {ours[part][key]})"
+        for part in ("options", "environment")
+        for key, value in yours.get(part, {}).items()
+        if key not in BESIDE_THE_POINT and value != ours.get(part, {}).get(key, value)
+    ]
 
 
 def about(name: str) -> str:
@@ -197,8 +170,7 @@ def section(name: str, yours: dict[str, Any], ours: dict[str, Any] | None, runs:
         "data": data_name(yours),
         "obstacle": reason,
         "rows": [
-            compare(label, value, published.get(label), unit, decimals)
-            for label, value, unit, decimals in numbers(yours)
+            compare(label, value, published.get(label), unit, digits) for label, value, unit, digits in numbers(yours)
         ],
         "causes": causes(yours, ours or yours),
         "command": command(runs, yours, name),

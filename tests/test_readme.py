@@ -83,7 +83,7 @@ def parse_python(words: list[str]) -> None:
     elif name == "experiments":
         assert chosen(options.parse(Options, "", [each.replace("NAME", "vae") for each in arguments]), listed())
     else:
-        mains = {"report": "report.build", "benchmarks": "benchmarks.__main__", "pretrained": "pretrained.__main__"}
+        mains = {"report": "report.build", "pretrained": "pretrained.__main__"}
         name = mains.get(name, name)
         module = importlib.import_module(name)
         options.parse(getattr(module, "Hyperparameters", None) or module.Options, "", arguments)

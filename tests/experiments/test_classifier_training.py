@@ -44,24 +44,18 @@ def test_it_learns_and_what_is_tested_is_what_is_kept(options, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-    whole, _ = training.train(options(out=str(tmp_path / "whole")), images())
-    save, count = training.checkpoint.save, []
-
-    def save_twice(*args):
-        save(*args)
-        count.append(1)
-        if len(count) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(training.checkpoint, "save", save_twice)
+    whole, _ = training.train(options(out=str(tmp_path)), images())
+    (tmp_path / "cut").mkdir()
     cut = options(out=str(tmp_path / "cut"))
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted(batches, name):
+        return batches if name.startswith(("epoch 1", "epoch 2")) else 1 / 0
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(training, "tqdm", interrupted)
         training.train(cut, images())
     resumed, history = training.train(cut, images())
     assert len(history) == 3
-    assert [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").open()] == [1, 2, 3]
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
