@@ -98,10 +98,10 @@ def run_all(planned: Sequence[Experiment], options: Options) -> None:
     left = []
     for one in planned:
         if (read_json(options.result_path(one.name)) or {}).get("asked") == one.asked(options):
-            print(f"{one.name}: done before, {options.result_path(one.name)} has it")
+            print(f"{one.name}: done before; delete {options.result_path(one.name)} to run it again")
         else:
             left.append(one)
-    minutes = [one.minutes.get(options.profile) or one.minutes["full"] for one in left]
+    minutes = [one.minutes.get(options.profile) or max(one.minutes.values()) for one in left]
     for place, one in enumerate(left):
         about = f"about {sum(minutes[place:]):.0f} minutes left on two cores"
         print(f"[{place + 1} of {len(left)}] {one.name}; {about}", flush=True)

@@ -1,10 +1,15 @@
 """The benchmarks time both sides in the same run, in turns."""
 
+import statistics
+
+import pytest
+
 from benchmarks import turns
 
 
-def test_contestants_alternate_and_the_first_turn_does_not_count(monkeypatch):
-    now, order, seconds = [0.0], [], {"ours": iter([9, 1, 3, 2]), "textbook": iter([99, 4, 4, 4])}
+@pytest.mark.parametrize(("ours", "settled"), [([1, 1, 1], True), ([1, 2, 1, 1, 1, 1], True), ([1, 2] * 6, False)])
+def test_contestants_alternate_until_their_medians_settle(ours, settled, monkeypatch, capsys):
+    now, order, seconds = [0.0], [], {"ours": iter([9, *ours]), "textbook": iter([99, *[4] * 12])}
 
     def contestant(name):
         order.append(name)
@@ -12,4 +17,6 @@ def test_contestants_alternate_and_the_first_turn_does_not_count(monkeypatch):
 
     monkeypatch.setattr(turns.time, "perf_counter", lambda: now[0])
     found = turns.in_turns({name: lambda name=name: contestant(name) for name in seconds}, rounds=3, scale=10)
-    assert order == ["ours", "textbook"] * 4 and found == {"ours": 20, "textbook": 40}
+    assert order == ["ours", "textbook"] * (1 + len(ours))  # the first turn does not count
+    assert found == {"ours": 10 * statistics.median(ours), "textbook": 40}
+    assert ("too busy" in capsys.readouterr().out) != settled
