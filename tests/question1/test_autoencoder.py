@@ -206,24 +206,6 @@ def test_importance_sampling_with_a_planar_posterior_finds_the_likelihood(small)
     np.testing.assert_allclose(estimate.numpy(), exact_log_likelihood(model, images), atol=0.05)
 
 
-def test_weights_are_the_prior_over_the_posterior():
-    model = random_posterior(2, num_layers=3)
-    q, noise = model.posterior(torch.rand(4, 12)), torch.randn(4, 6, 2)
-    z, log_q = q.sample(noise)
-    weighed, log_ratio = q.weigh(noise)
-    torch.testing.assert_close(weighed, z)
-    log_prior = torch.distributions.Normal(0, 1).log_prob(z).sum(-1)
-    torch.testing.assert_close(log_ratio, (log_prior - log_q).detach(), rtol=1e-4, atol=1e-4)
-
-
-def test_the_posteriors_of_some_of_the_images():
-    q, some = random_posterior(2, num_layers=3).posterior(torch.rand(4, 12)), slice(1, 3)
-    selected = q.select(some)
-    assert selected.mean.equal(q.mean[some]) and selected.logvar.equal(q.logvar[some])
-    for layer, layer_of_all in zip(selected.layers, q.layers, strict=True):
-        assert all(a.equal(b[some]) for a, b in zip(layer, layer_of_all, strict=True))
-
-
 def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
     model = random_posterior(2, num_layers=3)
     x, noise = torch.randint(0, 2, (4, 12), dtype=torch.uint8), torch.randn(4, 2)
