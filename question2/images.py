@@ -96,12 +96,6 @@ def as_kept(generator: Generator) -> Generator:
     return copied.eval()
 
 
-def save_generator(path: Path, generator: Generator, hp: Hyperparameters) -> None:
-    """Keep a generator that :func:`as_kept` returned by itself, its parameters as float16."""
-    sizes = {"dimz": hp.generator_dimz, "dimh": hp.generator_dimh}
-    checkpoint.save(path, {**sizes, "network": checkpoint.as_float16(generator)})
-
-
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
     """The generator that a run left in its folder, in evaluation mode: noise ``(N, dimz)`` to images."""
     state = checkpoint.load(path, device)
@@ -258,7 +252,7 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
         return finished
     evaluate = None
     if images.network:
-        eval_step, network = images.evaluation(hp.generator_dimz), images.network
+        eval_step, suffix = images.evaluation(hp.generator_dimz), images.network.suffix
 
         def evaluate(critic: Critic, kept: Generator, trained: Generator, last: bool) -> dict[str, float]:
             """Scores of both generators; the critic's means belong to the one that it is trained against."""
@@ -270,14 +264,15 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
             )
             line = {"samples": count, "cp": trained_scores["cp"], "cq": trained_scores["cq"]}
             for ending, scores in (("", kept_scores), ("_trained", trained_scores)):
-                line |= {f"{key}{network.suffix}{ending}": scores[key] for key in score.KEYS}
+                line |= {f"{key}{suffix}{ending}": scores[key] for key in score.KEYS}
             return line
 
     players, lines, step = train(run, images.train, evaluate, deadline, progress)
     if step < hp.max_iters:
         return None
-    kept = as_kept(players.averaged)
-    save_generator(run.folder / "generator.pt", kept, hp)
+    network = checkpoint.as_float16(as_kept(players.averaged))
+    sizes = {"dimz": hp.generator_dimz, "dimh": hp.generator_dimh}
+    checkpoint.save(run.folder / "generator.pt", {**sizes, "network": network})
     result: dict[str, Any] = {"dataset": images.dataset, "metrics": lines}
     if images.network:
         result["final"] = next(line for line in reversed(lines) if "samples" in line)
