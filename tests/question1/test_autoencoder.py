@@ -61,11 +61,7 @@ def test_likelihood_from_logits(logits, seed):
 
 def test_elbo_is_the_sum_of_the_graded_functions():
     torch.manual_seed(0)
-    model, x, noise = (
-        autoencoder.VAE(latent_size=7),
-        torch.randint(0, 2, (5, 784), dtype=torch.uint8),
-        torch.randn(5, 7),
-    )
+    model, x, noise = autoencoder.VAE(latent_size=7), torch.randint(0, 2, (5, 784)).byte(), torch.randn(5, 7)
     mean, logvar = model.encode(x.float())
     z = mean + torch.exp(logvar / 2) * noise
     expected = log_likelihood_bernoulli(torch.sigmoid(model.decode(z)), x.float())
@@ -76,7 +72,7 @@ def test_elbo_is_the_sum_of_the_graded_functions():
 @given(
     seed=st.integers(0, 100),
     draws=st.integers(1, 9),
-    scale=st.floats(0.1, 9),
+    scale=st.floats(0.1, 99),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
 def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dtype):
@@ -84,7 +80,7 @@ def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dty
     model = autoencoder.VAE(latent_size=3, image_size=20, width=8).to(dtype)
     with torch.no_grad():
         for parameter in model.decoder.parameters():
-            parameter.mul_(scale)  # so that all of ELU and of the sigmoid is used
+            parameter.mul_(scale)  # so that all of ELU and of the sigmoid is used, and exponentials overflow
     x, z = torch.randint(0, 2, (7, 20)).to(dtype), torch.randn(7, draws, 3, dtype=dtype)
     found, copy_of_z = autoencoder.log_likelihood_of_draws(model, x, z), z.clone()
     precision = 100 * torch.finfo(dtype).eps
@@ -92,17 +88,6 @@ def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dty
     expected = Bernoulli(logits=model.double().decode(z)).log_prob(x.double().unsqueeze(1)).sum(-1).to(dtype)
     torch.testing.assert_close(found, expected.detach(), rtol=precision, atol=atol)
     assert z.equal(copy_of_z)
-
-
-def test_logits_whose_exponential_overflows(small):
-    model, images = small
-    with torch.no_grad():
-        model.decoder[-1].weight *= 1e3
-    z = torch.randn(6, 5, 1)
-    expected = autoencoder.log_likelihood_logits(model.decode(z), images.unsqueeze(1)).detach()
-    assert model.decode(z).max() > 200
-    found = autoencoder.log_likelihood_of_draws(model, images.float(), z)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-2)
 
 
 def test_the_estimate_has_the_same_bits_for_any_number_of_threads():
