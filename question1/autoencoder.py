@@ -24,8 +24,7 @@ class VAE(nn.Module):
         latent_size: Size L of the latent vector.
         image_size: Number of pixels.
         width: Size of the hidden layers.
-        num_layers: Number of planar layers that transform the draw from the normal distribution. The encoder also
-            outputs their parameters, so each image has its own.
+        num_layers: Number of planar layers of the posterior; the encoder outputs their parameters for each image.
         flow_scale: Factor of the encoder's outputs for the layers. Adam changes every output by about the same
             amount per update, so with a small factor the flow starts near the identity and changes slowly.
 
@@ -48,9 +47,7 @@ class VAE(nn.Module):
         flow_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.latent_size = latent_size
-        self.num_layers = num_layers
-        self.flow_scale = flow_scale
+        self.latent_size, self.num_layers, self.flow_scale = latent_size, num_layers, flow_scale
         self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
 
@@ -258,8 +255,7 @@ def log_likelihood(
     thread computes whole blocks of images, so results do not depend on the number of threads.
 
     Args:
-        vae: The model.
-        images: 0 or 1, shape ``(N, 784)``.
+        vae, images: The model, and images, 0 or 1, shape ``(N, 784)``.
         num_samples: Number of draws :math:`K` per image.
         seed: Of the draws.
         progress: Show a progress bar.

@@ -92,7 +92,7 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory) 
         over_first_updates(first, game, trajectory)
         over_all_updates(every, game, trajectory)
         in_space(space, game, trajectory)
-        above = {"loc": "center right", "bbox_to_anchor": (1.0, 1.73 / height), "borderaxespad": 0}
+        above: dict[str, Any] = {"loc": "center right", "bbox_to_anchor": (1.0, 1.73 / height), "borderaxespad": 0}
         drawing.legend(*first.get_legend_handles_labels(), ncols=4, columnspacing=1, **above)
         figures.save(drawing, path)
 

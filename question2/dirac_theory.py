@@ -101,16 +101,11 @@ def rotation(game: Game, matrix: np.ndarray, size: Callable[[complex], float]) -
 
 
 def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | None:
-    """Predict games from some starting points; None for optimisers other than SGD.
+    """Predict games from starting points (ψ₀, ψ₁, θ), ``(n, 3)``; None for optimisers other than SGD.
 
     The eigenvalues describe the linearised game exactly, but the game is not linear. So we integrate the flow of the
     modified field from each start and measure it like a game. The moving average is a linear filter of the flow. If
     steps are so large that the modified field's eigenvalue is off by a thousandth, we use only the exact eigenvalue.
-
-    Args:
-        game: The configuration.
-        start: The starting points (ψ₀, ψ₁, θ), ``(n, 3)``.
-        updates: Length of the games.
 
     Returns:
         The values of :func:`dirac.measure` without the amplitudes of single games, and the eigenvalues as (real,

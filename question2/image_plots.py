@@ -117,12 +117,7 @@ def save_sheet(path: str | Path, folder: Path, columns: int = 20) -> None:
 
 
 def step_of(grid: Path) -> int:
-    """The update in the name of a grid of images.
-
-    Example:
-        >>> step_of(Path("samples_000500.png"))
-        500
-    """
+    """The update in the name of a grid of images, ``samples_UPDATE.png``."""
     return int(grid.stem.split("_")[1])
 
 

@@ -48,10 +48,8 @@ class Players:
     def __init__(self, hp: Hyperparameters, device: torch.device, fast: bool) -> None:
         torch.manual_seed(hp.seed)
         torch.backends.cudnn.benchmark = fast  # batches have one shape: trying every algorithm once pays
-        place: dict[str, Any] = {
-            "device": device,
-            "memory_format": torch.channels_last if fast else torch.contiguous_format,
-        }
+        layout = torch.channels_last if fast else torch.contiguous_format
+        place: dict[str, Any] = {"device": device, "memory_format": layout}
         self.generator = Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(**place)
         self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(**place)
         self.averaged = self.generator if hp.generator_alpha_ema is None else copy.deepcopy(self.generator)
@@ -222,8 +220,8 @@ def load_images(management: Management) -> Images:
         network = score.network(management.scores, management.inception_weights or None, device)
         scores = "classifier" if network.suffix else "inception"
     held_out = test if len(test) > 1 else train  # a folder of a few images has too few others for an FID
-    found: dict[str, Any] = {"scores": scores, "fast": "no" if management.fast == "no" else "yes"}
-    management = dataclasses.replace(management, dataset=dataset, device=device.type, **found)
+    found: dict[str, Any] = {"dataset": dataset, "scores": scores, "device": device.type}
+    management = dataclasses.replace(management, **found, fast="no" if management.fast == "no" else "yes")
     return Images(dataset, train.to(device), held_out.to(device), network, management)
 
 

@@ -29,17 +29,13 @@ from question2 import classifier
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
 KEYS = ("IS", "FID", "KID", "precision", "recall")  # of the scores of an evaluation
 KID_IMAGES, PRC_IMAGES = 10_000, 5000  # at most, of either kind
-PREPROCESSING = "uint8"  # bytes at the images' own size: what changes it changes the fingerprint
 
 
 @dataclass
 class Network:
-    """A network that scores.
+    """A network that scores."""
 
-    Its module maps uint8 images ``(N, 3, H, W)`` to features ``(N, d)`` and logits ``(N, classes)``.
-    """
-
-    module: nn.Module
+    module: nn.Module  # maps uint8 images (N, 3, H, W) to features (N, d) and logits (N, classes)
     fingerprint: str  # of the weights
     suffix: str = ""  # after the scores' names: "-C" for those that are not Inception's
 
@@ -112,15 +108,14 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
         network: What scores.
         real: uint8 images ``(N, 3, H, W)``, on the device that evaluates.
         dimz: Size of the noise vector.
-        folder: Where the real images' statistics are kept, in a file whose name carries the fingerprint of images,
-            network and preprocessing.
+        folder: Where the real images' statistics are kept, in a file named by the fingerprint of images and network.
         label: How that name begins.
 
     Source:
         Bińkowski et al. (2018), Demystifying MMD GANs; Kynkäänniemi et al. (2019), Improved precision and recall
         metric for assessing generative models.
     """
-    name = f"statistics{network.suffix}-{label}-{fingerprint(PREPROCESSING, network.fingerprint, real)}.pt"
+    name = f"statistics{network.suffix}-{label}-{fingerprint(network.fingerprint, real)}.pt"
     precise = gan.precise_device(real.device)
     evaluate = gan.make_eval_step(Path(folder) / name, batches(real), dimz, device=real.device, network=network.module)
 
