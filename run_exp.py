@@ -22,19 +22,7 @@ from tqdm.auto import tqdm
 from lab import jobs
 from lab.device import usable_cores
 from lab.options import InputError, parse_all
-from question2.configurations import (
-    CONFIGURATIONS,
-    DiracParameters,
-    Hyperparameters,
-    ImageParameters,
-    Management,
-    PaceParameters,
-    PlayParameters,
-    Run,
-    ScoreParameters,
-    plan,
-    table,
-)
+from question2.configurations import CONFIGURATIONS, Hyperparameters, Management, Run, plan, table
 
 DESCRIPTION = "Play the dirac game and train GANs of images (question 2)."
 EXAMPLES = """examples:
@@ -42,8 +30,6 @@ EXAMPLES = """examples:
   run_exp.py --config 'dirac-*'                                 all of them
   run_exp.py --config cifar10-jsd-3 --dataset digits --generator_dimh 8 --critic_dimh 8 --max_iters 500
   run_exp.py --config 'cifar10-*' --seed 1 2 3 --executor slurm --job_gpus 1 --summary"""
-PARAMETERS = {"play": PlayParameters, "dirac": DiracParameters, "images": ImageParameters}
-GROUPS = {"pace": PaceParameters, **PARAMETERS, "scores": ScoreParameters, "resources": jobs.Resources}
 
 
 @dataclass
@@ -125,17 +111,16 @@ def run_as_jobs(runs: Sequence[Run], resources: jobs.Resources) -> dict[str, str
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    asked = parse_all(DESCRIPTION, argv, {"request": Request, **GROUPS}, typed=tuple(PARAMETERS), examples=EXAMPLES)
-    request, failed = asked.request, {}
+    groups = {"request": Request, "management": Management, "changed": Hyperparameters, "resources": jobs.Resources}
+    asked = parse_all(DESCRIPTION, argv, groups, typed=["changed"], examples=EXAMPLES)
+    request, management, failed = asked.request, asked.management, {}
     with interruption.one_line_errors():
-        management = Management(**vars(asked.pace), **vars(asked.scores))
         if request.list:
             print(table(request.config or "*"))
             return
         if not request.config and not request.summary:
             raise InputError("--config takes a configuration's name or a pattern; --list shows them")
-        overrides = {key: value for name in PARAMETERS for key, value in getattr(asked, name).items()}
-        runs = plan(request.config, request.seed, management, **overrides) if request.config else []
+        runs = plan(request.config, request.seed, management, **asked.changed) if request.config else []
         from question2 import summary
 
         if runs and asked.resources.executor == "none":

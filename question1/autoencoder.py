@@ -18,17 +18,13 @@ LOGIT_SHIFT = -5
 
 
 class VAE(nn.Module):
-    r"""Encoder 784-300-300-2L and decoder L-300-300-784, with ELU between the layers.
-
-    The encoder's output splits into mean and log-variance of :math:`q(z|x)`; the decoder gives the logits of
-    :math:`p(x|z)`. The prior is a standard normal distribution.
+    r"""Encoder 784-300-300-2L and decoder L-300-300-784, with ELU between the layers and a standard normal prior.
 
     Args:
         latent_size: Size L of the latent vector.
         image_size: Number of pixels.
         width: Size of the hidden layers.
-        num_layers: Number of planar layers that transform the draw from the normal distribution. The encoder also
-            outputs their parameters, so each image has its own.
+        num_layers: Number of planar layers of the posterior; the encoder outputs their parameters for each image.
         flow_scale: Factor of the encoder's outputs for the layers. Adam changes every output by about the same
             amount per update, so with a small factor the flow starts near the identity and changes slowly.
 
@@ -51,9 +47,7 @@ class VAE(nn.Module):
         flow_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.latent_size = latent_size
-        self.num_layers = num_layers
-        self.flow_scale = flow_scale
+        self.latent_size, self.num_layers, self.flow_scale = latent_size, num_layers, flow_scale
         self.encoder = _perceptron(image_size, width, 2 * latent_size + num_layers * (2 * latent_size + 1))
         self.decoder = _perceptron(latent_size, width, image_size)
 
@@ -91,46 +85,20 @@ class Posterior(NamedTuple):
         layers = zip(flat[0::3], flat[1::3], flat[2::3], strict=True)
         return cls(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
 
-    def _push(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws of z from standard normal noise ``(B, K, L)``, and the log-determinant of the layers ``(B, K, 1)``."""
-        z0 = torch.addcmul(self.mean.unsqueeze(1), torch.exp(0.5 * self.logvar.unsqueeze(1)), noise)
-        return chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
-
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Draws of z, and their log-density.
+        r"""Draws of z ``(B, K, L)`` from standard normal noise of that shape, and log q(z|x), ``(B, K)`` in nats.
 
         .. math:: z_0 = \mu + e^{v/2} \varepsilon, \quad z = f_k \circ \dots \circ f_1(z_0), \quad
             \log q(z|x) = \log \mathcal{N}(z_0; \mu, \operatorname{diag} e^v) - \log|\det \partial z / \partial z_0|
 
-        Args:
-            noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
-
-        Returns:
-            z, of the shape of the noise, and log q(z|x), ``(B, K)`` in nats.
-
         Source:
             Rezende and Mohamed (2015), equations 13 and 20.
         """
-        z, logdet = self._push(noise)
-        log_q0 = log_standard_normal(noise) - 0.5 * self.logvar.unsqueeze(1).sum(-1, keepdim=True)
+        mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
+        z0 = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
+        z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
+        log_q0 = log_standard_normal(noise) - 0.5 * logvar.sum(-1, keepdim=True)
         return z, (log_q0 - logdet).squeeze(-1)
-
-    @torch.no_grad()
-    def weigh(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Draws of z, and the log-ratio of the prior to q, without gradient and faster than :meth:`sample`.
-
-        .. math:: \log \frac{p(z)}{q(z|x)} = \tfrac12 (\|\varepsilon\|^2 - \|z\|^2 + \textstyle\sum_i v_i) +
-            \log|\det \partial z / \partial z_0|
-
-        Args:
-            noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
-
-        Returns:
-            z, of the shape of the noise, and the log-ratio, ``(B, K)`` in nats.
-        """
-        z, logdet = self._push(noise)
-        noise_norm, z_norm = (torch.linalg.vector_norm(point, dim=-1).square_() for point in (noise, z))
-        return z, 0.5 * (noise_norm - z_norm + self.logvar.sum(-1, keepdim=True)) + logdet.squeeze(-1)
 
     def select(self, images: slice) -> "Posterior":
         """The posteriors of a slice of the images."""
@@ -139,19 +107,13 @@ class Posterior(NamedTuple):
         )
 
     def path_sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Draws of z, and their log-density with the path gradient: through the draw only.
+        r"""As :meth:`sample`; the derivative of log q(z|x) in any parameter is :math:`g_k \cdot dz`, through z only.
 
         The density's gradient in its argument, at fixed parameters, is propagated forwards through the layers. With
         :math:`g_0 = -e^{-v}(z_0 - \mu)` and the Jacobian :math:`J_j = I + u_j \psi_j^\top`,
 
         .. math:: g_j = J_j^{-\top} (g_{j-1} - \nabla \log|\det J_j|), \quad
             J_j^{-\top} a = a - \frac{u_j \cdot a}{1 + u_j \cdot \psi_j} \psi_j
-
-        Args:
-            noise: Standard normal :math:`\varepsilon`, shape ``(B, K, L)``.
-
-        Returns:
-            As :meth:`sample`; the derivative of log q(z|x) in any parameter is :math:`g_k \cdot dz`.
 
         Source:
             Roeder, Wu and Duvenaud (2017), section 3; Vaitl et al. (2022), Gradients should stay on path, section 3,
@@ -184,38 +146,31 @@ def _perceptron(size_in: int, width: int, size_out: int) -> nn.Sequential:
 
 
 def log_likelihood_logits(logits: Tensor, x: Tensor) -> Tensor:
-    r"""Log-likelihood of binary samples from logits, exact for logits of any size.
+    r"""Log-likelihood of binary samples from logits, exact for logits of any size: ``(B, *)`` in nats.
 
     .. math:: \log p(x) = \sum_i x_i \ell_i - \log(1 + e^{\ell_i})
 
     Args:
         logits: Shape ``(B, *, D)``.
         x: Samples, 0 or 1, any dtype, shape ``(B, D)`` or any that broadcasts.
-
-    Returns:
-        Shape ``(B, *)``, in nats.
     """
     # The default threshold, 20, above which softplus returns its argument, would cost digits in float64.
     return torch.linalg.vecdot(x.to(logits.dtype), logits) - F.softplus(logits, threshold=40).sum(-1)
 
 
 def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
-    r"""Evidence lower bound of binary images, with one draw of the latent vector per image.
+    r"""Evidence lower bound of binary images, with one draw of the latent vector per image: ``(B,)`` in nats.
 
-    .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \| p(z)), \quad
-        z = \mu + e^{v/2} \varepsilon
+    .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \| p(z))
 
     The divergence is exact for a normal q; with a flow it is estimated from the same draw.
 
     Args:
         vae: The model.
         x: Images, 0 or 1, any dtype, shape ``(B, 784)``.
-        noise: Standard normal :math:`\varepsilon`, shape ``(B, L)``.
+        noise: Standard normal, from which :meth:`Posterior.sample` draws, shape ``(B, L)``.
         seen: What the encoder sees of the images, shape ``(B, 784)``; None for the images themselves. The bound
             holds for any q, so also for one that sees less.
-
-    Returns:
-        Shape ``(B,)``, in nats.
 
     Source:
         Kingma and Welling (2014), equations 7 and 10; Rezende et al. (2014).
@@ -230,8 +185,7 @@ def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tens
 
 def sampled_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
     """As :func:`elbo`, with the divergence estimated from the draw for a normal q too."""
-    q = vae.posterior(x if seen is None else seen)
-    return _sampled_bound(vae, x, *q.sample(noise.unsqueeze(1)))
+    return _sampled_bound(vae, x, *vae.posterior(x if seen is None else seen).sample(noise.unsqueeze(1)))
 
 
 def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -246,12 +200,10 @@ def path_elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) ->
     Source:
         Roeder, Wu and Duvenaud (2017), Sticking the landing, section 3; with a flow, :meth:`Posterior.path_sample`.
     """
-    q = vae.posterior(x if seen is None else seen)
-    return _sampled_bound(vae, x, *q.path_sample(noise.unsqueeze(1)))
+    return _sampled_bound(vae, x, *vae.posterior(x if seen is None else seen).path_sample(noise.unsqueeze(1)))
 
 
 def _sampled_bound(vae: VAE, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:
-    """The bound log p(x|z) + log p(z) - log q(z|x) from one draw per image, ``(B,)`` in nats."""
     log_ratio = log_standard_normal(z).squeeze(-1) - log_q
     return (log_likelihood_logits(vae.decode(z), x.unsqueeze(1)) + log_ratio).squeeze(1)
 
@@ -266,18 +218,10 @@ def evaluate_elbo(vae: VAE, images: Tensor, seed: int = 0, block: int = 1000) ->
 
 @torch.no_grad()
 def log_likelihood_of_draws(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
-    """Log p(x|z) without gradient: the decoder and :func:`log_likelihood_logits`, faster.
+    """Log p(x|z) of images ``(B, D)`` of the model's dtype at latent vectors ``(B, K, L)``: ``(B, K)`` in nats.
 
-    torch computes an exponential and a clamp faster than ``elu``, and an exponential and a logarithm, in place,
-    faster than ``softplus``.
-
-    Args:
-        vae: The model.
-        x: Images, 0 or 1, of the model's dtype, shape ``(B, D)``.
-        z: Latent vectors, shape ``(B, K, L)``.
-
-    Returns:
-        Shape ``(B, K)``, in nats.
+    The decoder and :func:`log_likelihood_logits` without gradient: torch computes an exponential and a clamp faster
+    than ``elu``, and an exponential and a logarithm, in place, faster than ``softplus``.
     """
     *hidden, last = [layer for layer in vae.decoder if isinstance(layer, nn.Linear)]
     h = z.flatten(0, 1)
@@ -293,27 +237,29 @@ def log_likelihood_of_draws(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def log_weights(vae: VAE, x: Tensor, q: Posterior, noise: Tensor) -> Tensor:
+    """Log p(x|z) p(z) / q(z|x) of draws from q, shapes as there: ``(B, K)`` in nats."""
+    z, log_q = q.sample(noise)
+    return log_likelihood_of_draws(vae, x, z) + log_standard_normal(z).squeeze(-1) - log_q
+
+
+@torch.no_grad()
 def log_likelihood(
     vae: VAE, images: Tensor, num_samples: int = 200, seed: int = 0, progress: bool = False, rows: int = 2000
 ) -> Tensor:
-    r"""Importance-sampling estimate of the log-likelihood of binary images.
+    r"""Importance-sampling estimate of the log-likelihood of binary images, ``(N,)`` in nats.
 
     .. math:: \log p(x) \approx \log \frac1K \sum_k \frac{p(x|z_k)\, p(z_k)}{q(z_k|x)}, \quad z_k \sim q(z|x)
 
-    A lower bound of :math:`\log p(x)` in expectation, which tightens as K grows; K = 1 is the ELBO.
-
-    On the CPU each thread computes whole blocks of images, so results do not depend on the number of threads.
+    A lower bound of :math:`\log p(x)` in expectation, which tightens as K grows; K = 1 is the ELBO. On the CPU each
+    thread computes whole blocks of images, so results do not depend on the number of threads.
 
     Args:
-        vae: The model.
-        images: 0 or 1, shape ``(N, 784)``.
+        vae, images: The model, and images, 0 or 1, shape ``(N, 784)``.
         num_samples: Number of draws :math:`K` per image.
         seed: Of the draws.
         progress: Show a progress bar.
         rows: Latent vectors decoded at once by each thread. All draws of an image are in memory together.
-
-    Returns:
-        Shape ``(N,)``, in nats.
 
     Source:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, equation 8.
@@ -321,13 +267,9 @@ def log_likelihood(
     generator = torch.Generator(images.device).manual_seed(seed)
     x = images.to(vae.dtype)
 
-    @torch.no_grad()  # in its thread
     def estimate(block: slice, noise: Tensor) -> Tensor:
-        log_weights = []
-        for part in noise.split(rows, dim=1):
-            z, log_ratio = q.select(block).weigh(part)
-            log_weights.append(log_likelihood_of_draws(vae, x[block], z) + log_ratio)
-        return log_mean_exp(torch.cat(log_weights, dim=1))
+        parts = [log_weights(vae, x[block], q.select(block), part) for part in noise.split(rows, dim=1)]
+        return log_mean_exp(torch.cat(parts, dim=1))
 
     size = max(1, rows // num_samples)
     workers = torch.get_num_threads() if x.device.type == "cpu" else 1

@@ -10,7 +10,6 @@ https://arxiv.org/abs/1801.03558
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,29 +17,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from q1_solution import log_mean_exp
-from question1.autoencoder import VAE, Posterior, log_likelihood_logits, log_likelihood_of_draws, path_elbo
+from question1.autoencoder import VAE, Posterior, log_likelihood_logits, log_weights, path_elbo
 from solution import get_logdet, inverse, log_standard_normal
 
 
-class Plane(NamedTuple):
-    """Cells of a square about the origin of the latent plane: their centres ``(G, 2)`` and their area."""
-
-    points: Tensor
-    area: float
-
-
-def plane(half_width: float = 6.0, cells: int = 600) -> Plane:
-    """A square of ``cells`` × ``cells`` cells. Beyond 6 the prior has 4e-9 of its mass."""
+def plane(half_width: float = 6.0, cells: int = 600) -> tuple[Tensor, float]:
+    """Centres ``(G, 2)`` and area of a square's cells. Beyond 6 the prior has 4e-9 of its mass."""
     side = 2 * half_width / cells
     line = torch.arange(cells) * side + side / 2 - half_width
-    return Plane(torch.cartesian_prod(line, line), side**2)
+    return torch.cartesian_prod(line, line), side**2
 
 
 @torch.no_grad()
 def log_joint(vae: VAE, images: Tensor, points: Tensor, block: int = 4000) -> Tensor:
     """Log p(x, z) of each image at each point ``(G, L)``: ``(N, G)`` in nats."""
-    parts = []
-    x = images.to(vae.dtype)
+    parts, x = [], images.to(vae.dtype)
     for z in points.split(block):
         logits = vae.decode(z)
         # One matrix product gives the term that depends on the image, for all images.
@@ -49,27 +40,22 @@ def log_joint(vae: VAE, images: Tensor, points: Tensor, block: int = 4000) -> Te
     return torch.cat(parts, dim=1)
 
 
-def log_likelihood_on_plane(vae: VAE, images: Tensor, on: Plane) -> Tensor:
-    r"""Log p(x) of a model with two latent dimensions by quadrature, ``(N,)`` in nats.
+def log_likelihood_on_plane(vae: VAE, images: Tensor, on: tuple[Tensor, float]) -> Tensor:
+    r"""Log p(x) of a model with two latent dimensions by quadrature over a :func:`plane`, ``(N,)`` in nats.
 
     .. math:: \log p(x) \approx \log \sum_g p(x|z_g)\, p(z_g)\, \Delta, \quad \Delta \text{ the cells' area}
     """
-    return torch.logsumexp(log_joint(vae, images, on.points).double(), dim=1) + math.log(on.area)
+    points, area = on
+    return torch.logsumexp(log_joint(vae, images, points).double(), dim=1) + math.log(area)
 
 
 @torch.no_grad()
 def bounds(
     vae: VAE, images: Tensor, q: Posterior, num_samples: int, seed: int = 0, rows: int = 2000
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower bounds on log p(x) from draws of each image's own q.
+    """Lower bounds on log p(x) of images ``(N, 784)`` from draws of each image's own q.
 
-    Args:
-        vae: The model; only its decoder is used.
-        images: 0 or 1, ``(N, 784)``.
-        q: The posteriors of these images.
-        num_samples: Draws per image.
-        seed: Of the draws.
-        rows: Latent vectors decoded at once.
+    Only the model's decoder is used; ``rows`` latent vectors are decoded at once.
 
     Returns:
         The ELBO, its standard error over the draws, and the importance-sampling estimate, each ``(N,)`` in nats.
@@ -77,12 +63,12 @@ def bounds(
     generator = torch.Generator(images.device).manual_seed(seed)
     x = images.to(vae.dtype)
     per_block = max(1, rows // len(x))
-    log_weights = []
+    parts = []
     for start in range(0, num_samples, per_block):
         shape = (len(x), min(per_block, num_samples - start), vae.latent_size)
-        z, log_ratio = q.weigh(torch.randn(shape, generator=generator, device=x.device, dtype=vae.dtype))
-        log_weights.append(log_likelihood_of_draws(vae, x, z) + log_ratio)
-    weights = torch.cat(log_weights, dim=1).double()
+        noise = torch.randn(shape, generator=generator, device=x.device, dtype=vae.dtype)
+        parts.append(log_weights(vae, x, q, noise))
+    weights = torch.cat(parts, dim=1).double()
     return weights.mean(1), weights.std(1) / math.sqrt(num_samples), log_mean_exp(weights)
 
 
@@ -96,17 +82,10 @@ def fit(
     seed: int = 0,
     progress: bool = False,
 ) -> Posterior:
-    """Optimise the q of each image separately, starting from the encoder's normal q.
+    """Optimise the q of each image separately, starting from the encoder's normal q, with ``num_layers`` planar layers.
 
-    Args:
-        vae: The model, which is not changed.
-        images: 0 or 1, ``(N, 784)``.
-        num_layers: Planar layers of q; 0 for a normal q.
-        steps: Updates of Adam with a one-cycle learning rate, all images in parallel.
-        draws: Draws per image and update.
-        lr: Peak of the learning rate.
-        seed: Of the layers' initial parameters and of the draws.
-        progress: Show a progress bar.
+    Each step is an update of Adam for all images ``(N, 784)``, from some draws per image. The learning rate is
+    one-cycle with peak ``lr``. The model does not change.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
 
@@ -126,9 +105,8 @@ def fit(
         z, log_q = Posterior.from_parameters(parameters[0], parameters[1], parameters[2:]).sample(noise)
         # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
         value = log_likelihood_logits(vae.decode(z), x) + log_standard_normal(z).squeeze(-1) - log_q
-        gradients = torch.autograd.grad(-value.mean(1).sum(), parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        optimizer.zero_grad()
+        (-value.mean(1).sum()).backward(inputs=parameters)
         optimizer.step()
         scheduler.step()
     mean, logvar, *layers = [parameter.detach() for parameter in parameters]
@@ -146,18 +124,10 @@ def fit_encoder(
     seed: int = 0,
     progress: bool = False,
 ) -> VAE:
-    """Train an encoder with planar layers for the decoder of a model, with the path gradient.
+    """Train an encoder with planar layers for the decoder of a model, on images ``(N, 784)``, with the path gradient.
 
-    Args:
-        vae: The model, which is not changed. The new encoder starts from its encoder.
-        images: Training images, 0 or 1, ``(N, 784)``.
-        num_layers: Planar layers of the new encoder's posterior.
-        epochs: Passes over the images, with Adam and a one-cycle learning rate.
-        batch_size: Images per update.
-        lr: Peak of the learning rate.
-        flow_scale: As for :class:`VAE`.
-        seed: Of the new weights, the order of the images and the noise.
-        progress: Show a progress bar.
+    The new encoder starts from the model's, which does not change. The learning rate of Adam is one-cycle with peak
+    ``lr``; the seed is that of the new weights, the order of the images and the noise.
 
     Returns:
         A model with the new encoder and a copy of the decoder.

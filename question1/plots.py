@@ -68,16 +68,17 @@ def images(folder: Path, model: VAE, images: Tensor) -> None:
     def decode(z: Tensor) -> Tensor:
         return torch.sigmoid(model.decode(z.to(device)))
 
-    path = figures.captioned(folder / "vae_samples.png", "Images decoded from draws of the prior: pixel probabilities.")
-    figures.image_grid(path, decode(torch.randn(80, model.latent_size, generator=generator)), 16)
+    noise = torch.randn(80, model.latent_size, generator=generator)
     chosen = images[torch.randperm(len(images), generator=generator)[:16]].float().to(device)
     mean, _ = model.encode(chosen)
-    path = figures.captioned(folder / "vae_reconstructions.png", "Test images, and below them their reconstructions.")
-    figures.image_grid(path, torch.cat([chosen, decode(mean)]), 16)
     steps = torch.linspace(0, 1, 16, device=device).view(1, -1, 1)
     walk = torch.lerp(mean[:4, None], mean[4:8, None], steps).flatten(0, 1)
-    path = figures.captioned(folder / "vae_interpolation.png", "Each row walks between the codes of two test images.")
-    figures.image_grid(path, decode(walk), 16)
+    for name, caption, shown in (
+        ("samples", "Images decoded from draws of the prior: pixel probabilities.", decode(noise)),
+        ("reconstructions", "Test images, and below them their reconstructions.", torch.cat([chosen, decode(mean)])),
+        ("interpolation", "Each row walks between the codes of two test images.", decode(walk)),
+    ):
+        figures.image_grid(figures.captioned(folder / f"vae_{name}.png", caption), shown, 16)
 
 
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:
@@ -110,11 +111,7 @@ def importance(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def contours(path: Path, model: VAE, images: Tensor, posteriors: Sequence[dict[str, Posterior]]) -> None:
     """True posteriors on the latent plane (grey) and approximate ones (lines), at levels that enclose 50 % and 95 %.
 
-    Args:
-        path: The picture.
-        model: A model with two latent dimensions.
-        images: One per panel, ``(N, 784)``.
-        posteriors: Name to posterior, for each image.
+    A panel for each image ``(N, 784)``, which has its approximate posteriors by name.
     """
     with figures.figure(path, columns=len(images), size=(figures.WIDTH / len(images), 1.75)) as columns:
         for axes, image, approximations in zip(columns, images, posteriors, strict=True):
@@ -141,7 +138,7 @@ def contours(path: Path, model: VAE, images: Tensor, posteriors: Sequence[dict[s
 
 def window(model: VAE, image: Tensor, cells: int = 240) -> Tensor:
     """A square of the latent plane around the bulk of an image's true posterior: coordinates ``(2, cells, cells)``."""
-    points = inference_gap.plane(cells=300).points
+    points, _ = inference_gap.plane(cells=300)
     log_joint = inference_gap.log_joint(model, image.unsqueeze(0), points)[0]
     bulk = points[log_joint > log_joint.max() - 8]
     low, high = bulk.min(0).values, bulk.max(0).values
@@ -162,13 +159,11 @@ def varied(images: Tensor, count: int) -> Tensor:
     The first images of a data set that is ordered by class would all be alike. No labels are needed.
     """
     from sklearn.cluster import KMeans  # slow to import
-    from sklearn.metrics import pairwise_distances_argmin
 
     # A thousand images, spread over the data set, are enough.
     spread = torch.arange(0, len(images), max(1, len(images) // max(count, 1000)))
-    pixels = images.cpu()[spread].float().numpy()
-    clusters = KMeans(count, n_init=1, random_state=0).fit(pixels)
-    return spread[torch.from_numpy(pairwise_distances_argmin(clusters.cluster_centers_, pixels))]
+    distances = KMeans(count, n_init=1, random_state=0).fit_transform(images.cpu()[spread].float().numpy())
+    return spread[torch.from_numpy(distances.argmin(0))]
 
 
 def image_rows(path: Path, rows: dict[str, Tensor]) -> None:
@@ -217,10 +212,7 @@ def importance_weights(path: Path, log_weights: Tensor) -> None:
 
 @torch.no_grad()
 def walk(path: Path, model: VAE, z: Tensor, pair: Sequence[int], codes: Tensor, steps: int = 11) -> None:
-    """Decoded images of a code ``(L,)`` of which two dimensions vary over the range of the data's codes ``(N, L)``.
-
-    ``pair`` are the dimensions that vary, horizontally and vertically. The codes of the data are in the left panel.
-    """
+    """Codes of the data ``(N, L)``, and decoded images of a code ``(L,)`` of which a pair of dimensions varies."""
     across, upwards = pair
     (left, right), (bottom, top) = (code_range(codes, dimension) for dimension in pair)
     plane = z.repeat(steps, steps, 1)

@@ -35,10 +35,7 @@ class Residual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Images to features and to logits of the ten classes.
-
-    Args:
-        width: Channels of the first layer; 8 · width is the number of features.
+    """Images to features, 8 · width of them, and to logits of the ten classes.
 
     Example:
         >>> features, logits = Classifier(width=4)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
@@ -67,12 +64,7 @@ class Classifier(nn.Module):
 
 
 def load(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> Classifier:
-    """A trained classifier in evaluation mode, float32.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        checkpoint.DamagedError: The file is damaged.
-    """
+    """A trained classifier in evaluation mode, float32."""
     state = checkpoint.load(path, device)
     if state is None:
         raise FileNotFoundError(f"there is no classifier at {path}")

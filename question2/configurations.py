@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import fnmatch
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,61 +15,41 @@ from lab.claim import claim
 from lab.options import InputError, check, option
 
 
-def _optional_name(text: str) -> str | None:
-    return None if text.lower() == "none" else text
-
-
-def _optional_number(text: str) -> float | None:
-    return None if text.lower() == "none" else float(text)
+def _optional(kind: type) -> Callable[[str], Any]:
+    return lambda text: None if text.lower() == "none" else kind(text)
 
 
 @dataclass
-class PlayParameters:
-    """The game of both players: losses, penalty, step sizes."""
-
-    loss_type: Literal["JSD", "W1"] = "JSD"  # what the critic maximises and the generator minimises
-    # penalty on the critic's gradient: around 1 between the data (GP), around 0 at real data (R1), or none
-    critic_reg_type: Literal["GP", "R1"] | None = option(None, type=_optional_name, metavar="{GP,R1,none}")
-    critic_reg_cf: float = option(0.1, above=0)  # weight of the penalty
-    critic_inner_iters: int = option(2, at_least=1)  # critic updates for each generator update
-    # α of the generator's moving average, which after each update is α · average + (1 - α) · generator; or none
-    generator_alpha_ema: float | None = option(0.998, above=0, below=1, type=_optional_number, metavar="{number,none}")
-    optimizer: Literal["Adam", "SGD"] = "Adam"  # of both players
-    generator_lr: float = option(2e-4, above=0)  # step size
-    critic_lr: float = option(4e-4, above=0)  # step size
-    # Adam's decay rates of gradient and squared gradient
-    generator_betas: tuple[float, float] = option((0.0, 0.99), at_least=0, below=1)
-    critic_betas: tuple[float, float] = option((0.0, 0.99), at_least=0, below=1)
-    generator_wd: float = option(0.0, at_least=0)  # weight decay, an L2 term in the gradient
-    critic_wd: float = option(1e-6, at_least=0)  # weight decay, an L2 term in the gradient
-    max_iters: int = option(100_000, at_least=1)  # generator updates
-
-
-@dataclass
-class DiracParameters:
-    """The dirac game."""
-
-    dirac_target: float = 0.0  # the real point
-    games: int = option(8, at_least=1)  # starting points, of which one game each is played
-
-
-@dataclass
-class ImageParameters:
-    """Networks and batches of image runs."""
-
-    batch_size: int = option(64, at_least=1)  # images
-    generator_dimz: int = option(100, at_least=1)  # size of the noise vector
-    generator_dimh: int = option(128, at_least=1)  # width of the generator, in channels
-    critic_dimh: int = option(128, at_least=1)  # width of the critic, in channels
-    critic_use_sn: bool = False  # spectral normalisation: divide the critic's weights by their largest singular value
-
-
-@dataclass
-class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
+class Hyperparameters:
     """What a run's numbers depend on. A configuration's name sets them; any can be overridden."""
 
-    task: Literal["CIFAR10", "dirac"] = "CIFAR10"  # images, or the dirac game
-    seed: int = option(31415, at_least=0)  # of networks, batches and noise, or of the dirac game's starting points
+    task: Literal["CIFAR10", "dirac"] = option("CIFAR10", cmd=False)  # images, or the dirac game
+    batch_size: int = option(64, at_least=1)  # images: per batch
+    # of networks, batches and noise, or of the dirac game's starting points
+    seed: int = option(31415, at_least=0, cmd=False)
+    dirac_target: float = 0.0  # dirac game: the real point
+    games: int = option(8, at_least=1)  # dirac game: starting points, of which one game each is played
+    generator_dimz: int = option(100, at_least=1)  # images: size of the noise vector
+    generator_dimh: int = option(128, at_least=1)  # images: width of the generator, in channels
+    # α of the generator's moving average, which after each update is α · average + (1 - α) · generator; or none
+    generator_alpha_ema: float | None = option(0.998, above=0, below=1, type=_optional(float), metavar="{number,none}")
+    critic_dimh: int = option(128, at_least=1)  # images: width of the critic, in channels
+    # images: spectral normalisation, which divides the critic's weights by their largest singular value
+    critic_use_sn: bool = False
+    optimizer: Literal["Adam", "SGD"] = "Adam"  # of both players
+    generator_lr: float = option(2e-4, above=0)  # step size
+    # Adam's decay rates of gradient and squared gradient
+    generator_betas: tuple[float, float] = option((0.0, 0.99), at_least=0, below=1)
+    generator_wd: float = option(0.0, at_least=0)  # weight decay, an L2 term in the gradient
+    critic_lr: float = option(4e-4, above=0)  # step size
+    critic_betas: tuple[float, float] = option((0.0, 0.99), at_least=0, below=1)
+    critic_wd: float = option(1e-6, at_least=0)  # weight decay, an L2 term in the gradient
+    loss_type: Literal["JSD", "W1"] = "JSD"  # what the critic maximises and the generator minimises
+    # penalty on the critic's gradient: around 1 between the data (GP), around 0 at real data (R1), or none
+    critic_reg_type: Literal["GP", "R1"] | None = option(None, type=_optional(str), metavar="{GP,R1,none}")
+    critic_reg_cf: float = option(0.1, above=0)  # weight of the penalty
+    critic_inner_iters: int = option(2, at_least=1)  # critic updates for each generator update
+    max_iters: int = option(100_000, at_least=1)  # generator updates
 
     def __post_init__(self) -> None:
         check(self)
@@ -80,19 +61,14 @@ class Hyperparameters(ImageParameters, DiracParameters, PlayParameters):
     @property
     def game(self) -> Game:
         """The dirac game with these hyper-parameters."""
-        renamed: dict[str, Any] = {
-            "reg_type": self.critic_reg_type,
-            "reg_cf": self.critic_reg_cf,
-            "alpha_ema": self.generator_alpha_ema,
-            "target": self.dirac_target,
-        }
-        fields = {field.name for field in dataclasses.fields(Game)} - renamed.keys()
-        return Game(**{name: getattr(self, name) for name in fields}, **renamed)
+        theirs = {"alpha_ema": "generator_alpha_ema", "target": "dirac_target"}
+        theirs |= {name: f"critic_{name}" for name in ("reg_type", "reg_cf")}
+        return Game(**{f.name: getattr(self, theirs.get(f.name, f.name)) for f in dataclasses.fields(Game)})
 
 
 @dataclass
-class PaceParameters:
-    """Folders, pace and device."""
+class Management:
+    """Where and how runs are done, and what scores images."""
 
     exp_path: str = option("runs/gan", bookkeeping=True, alias=["--out"])  # folder of the runs; each gets NAME-SEED
     exp_name: str = option("", bookkeeping=True)  # NAME of a run's folder; left empty, the configuration's
@@ -110,12 +86,6 @@ class PaceParameters:
     fast: Literal["auto", "yes", "no"] = "auto"
     workers: int = option(0, bookkeeping=True, at_least=0)  # processes for dirac games; 0 for one a core
     viz: bool = option(True, bookkeeping=True)  # draw the dirac games' plots
-
-
-@dataclass
-class ScoreParameters:
-    """Scores of image runs."""
-
     # inception (IS and FID), classifier (IS-C and FID-C, which need no download), none, or auto (the first to be had)
     scores: Literal["auto", "inception", "classifier", "none"] = "auto"
     # file of Inception's weights; left empty, torch's cache, or a download
@@ -124,35 +94,20 @@ class ScoreParameters:
     eval_samples: int = option(10_000, at_least=10)  # generated images of an evaluation
     final_samples: int = option(50_000, at_least=10)  # generated images of the last one
 
-
-@dataclass
-class Management(ScoreParameters, PaceParameters):
-    """Where and how runs are done."""
-
     def __post_init__(self) -> None:
         check(self)
 
 
-def _dirac(loss_type: Literal["JSD", "W1"], **changes: object) -> Hyperparameters:
-    return Hyperparameters(
-        task="dirac",
-        loss_type=loss_type,
-        optimizer="SGD",
-        generator_lr=0.1,
-        critic_lr=0.1,
-        critic_wd=0.0,
-        critic_inner_iters=1,
-        max_iters=5000,
-        **changes,  # type: ignore[arg-type]
+_DIRAC = Hyperparameters(
+    task="dirac", optimizer="SGD", generator_lr=0.1, critic_lr=0.1, critic_wd=0.0, critic_inner_iters=1, max_iters=5000
+)
+_PENALTIES: list[tuple[Any, float]] = [(None, 0.1), ("R1", 0.01), ("R1", 0.1), ("GP", 0.01), ("GP", 0.1)]
+CONFIGURATIONS = {
+    f"dirac-{loss.lower()}-{i}": dataclasses.replace(
+        _DIRAC, loss_type=loss, generator_alpha_ema=alpha, critic_reg_type=penalty, critic_reg_cf=weight
     )
-
-
-LOSSES: tuple[Literal["JSD", "W1"], ...] = ("JSD", "W1")
-PENALTIES = [{}, *({"critic_reg_type": reg, "critic_reg_cf": cf} for reg in ("R1", "GP") for cf in (0.01, 0.1))]
-CONFIGURATIONS: dict[str, Hyperparameters] = {
-    f"dirac-{loss.lower()}-{i}": _dirac(loss, generator_alpha_ema=alpha, **penalty)
-    for loss in LOSSES
-    for i, (alpha, penalty) in enumerate(((a, p) for a in (None, 0.998) for p in PENALTIES), start=1)
+    for loss in ("JSD", "W1")
+    for i, (alpha, (penalty, weight)) in enumerate(itertools.product((None, 0.998), _PENALTIES), start=1)
 } | {
     "cifar10-jsd-1": Hyperparameters(),
     "cifar10-jsd-2": Hyperparameters(critic_use_sn=True),
@@ -163,10 +118,7 @@ CONFIGURATIONS: dict[str, Hyperparameters] = {
 
 
 def matching(pattern: str) -> list[str]:
-    """The names of configurations that a name or pattern stands for.
-
-    Raises:
-        InputError: There is none.
+    """The names of configurations that a name or pattern stands for; at least one.
 
     Example:
         >>> matching("cifar10-w1-*")
@@ -209,10 +161,6 @@ def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None 
         seeds: One run of each configuration for each of them; none for the configuration's own.
         management: Where and how; None for the defaults.
         overrides: Hyper-parameters with other values than the configurations'.
-
-    Raises:
-        InputError: No configuration has such a name, or a value is out of its range.
-        TypeError: There is no such hyper-parameter.
 
     Example:
         >>> [run.label for run in plan("dirac-w1-[12]", seeds=[7], max_iters=100)]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
-import matplotlib.ticker
 import numpy as np
 from matplotlib import animation
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.signal import find_peaks
 
 from dirac import Game, Trajectory
@@ -23,13 +23,11 @@ from question2 import dirac_theory
 FIRST_UPDATES = 300  # one turn of JSD's game, five of W1's
 FEW_TURNS = 40  # more turns cannot be told apart in a panel
 FILM_UPDATES = 1500  # some turns of the slowest game
+SLOPE, POINT = "critic's slope $\\psi_0$", "generated point $\\theta$"
 
 
 def first_of(game: Game, trajectory: Trajectory, limit: float = 20.0) -> Trajectory:
-    """The first of the games, without their dimension, until it leaves a cube of half width ``limit`` about the target.
-
-    Its θ is ``(T,)``, its ψ ``(T, 2)``.
-    """
+    """The first of the games, θ ``(T,)``, ψ ``(T, 2)``, until it leaves a cube of half width ``limit``."""
     theta, psi = trajectory.theta[:, 0], trajectory.psi[..., 0]
     inside = np.all(np.abs(np.column_stack([psi, theta - game.target])) <= limit, axis=1)  # not a number is outside
     end = len(inside) if inside.all() else max(1, int(np.argmin(inside)))
@@ -47,8 +45,9 @@ def draw_field(axes: Axes, game: Game, side: float) -> None:
     axes.grid(False)
 
 
-def draw_trajectory(axes: Axes, game: Game, trajectory: Trajectory) -> None:
-    """Draw one game in (ψ₀, θ) from its start (circle) to its end (dot), with its average and the real point."""
+def draw_game(axes: Axes, game: Game, trajectory: Trajectory, side: float) -> None:
+    """Draw one game over its field from its start (circle) to its end (dot), with its average and the real point."""
+    draw_field(axes, game, side)
     psi0, theta = trajectory.psi[:, 0], trajectory.theta
     axes.plot(psi0, theta, color=figures.COLOURS[0], linewidth=0.6)
     if trajectory.averaged is not None:
@@ -76,36 +75,26 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory) 
     trajectory = first_of(game, trajectory)
     width, height = figures.WIDTH, 1.83
     with mpl.rc_context(figures.STYLE):
-        drawing = plt.figure(figsize=(width, height))
-        try:
-            # Placed by hand, so that the panels are equally high and do not move between pictures.
-            places = [(0.57, 1.2), (2.36, 0.97), (3.4, 1.02)]
-            plane, first, every = (
-                drawing.add_axes((left / width, 0.41 / height, across / width, 1.2 / height)) for left, across in places
-            )
-            space = drawing.add_axes((4.42 / width, 0.0, 1.75 / width, 1.75 / height), projection="3d")
-            space.patch.set_visible(False)
-            title = f"{name}: {describe(game)}{', average' if game.alpha_ema is not None else ''}"
-            drawing.text(0.57 / width, 1.73 / height, title, va="center")
-            draw_field(plane, game, reach(game, trajectory))
-            draw_trajectory(plane, game, trajectory)
-            plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
-            every.sharey(first)
-            every.tick_params(labelleft=False)
-            over_first_updates(first, game, trajectory)
-            over_all_updates(every, game, trajectory)
-            in_space(space, game, trajectory)
-            drawing.legend(
-                *first.get_legend_handles_labels(),
-                loc="center right",
-                bbox_to_anchor=(1.0, 1.73 / height),
-                borderaxespad=0,
-                ncols=4,
-                columnspacing=1,
-            )
-            figures.save(drawing, path)
-        finally:
-            plt.close(drawing)
+        drawing = Figure(figsize=(width, height))
+        # Placed by hand, so that the panels are equally high and do not move between pictures.
+        plane, first, every = (
+            drawing.add_axes((left / width, 0.41 / height, across / width, 1.2 / height))
+            for left, across in ((0.57, 1.2), (2.36, 0.97), (3.4, 1.02))
+        )
+        space = drawing.add_axes((4.42 / width, 0.0, 1.75 / width, 1.75 / height), projection="3d")
+        space.patch.set_visible(False)
+        title = f"{name}: {describe(game)}{', average' if game.alpha_ema is not None else ''}"
+        drawing.text(0.57 / width, 1.73 / height, title, va="center")
+        draw_game(plane, game, trajectory, reach(game, trajectory))
+        plane.set(xlabel=SLOPE, ylabel=POINT)
+        every.sharey(first)
+        every.tick_params(labelleft=False)
+        over_first_updates(first, game, trajectory)
+        over_all_updates(every, game, trajectory)
+        in_space(space, game, trajectory)
+        above: dict[str, Any] = {"loc": "center right", "bbox_to_anchor": (1.0, 1.73 / height), "borderaxespad": 0}
+        drawing.legend(*first.get_legend_handles_labels(), ncols=4, columnspacing=1, **above)
+        figures.save(drawing, path)
 
 
 def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory) -> None:
@@ -123,7 +112,7 @@ def over_first_updates(axes: Axes, game: Game, trajectory: Trajectory) -> None:
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
     axes.set(xlabel=f"first {FIRST_UPDATES} updates", xlim=(0, FIRST_UPDATES))
     axes.set_ylabel("parameters", labelpad=1)
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+    axes.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
 
 
 def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory) -> None:
@@ -139,7 +128,7 @@ def over_all_updates(axes: Axes, game: Game, trajectory: Trajectory) -> None:
         axes.plot(trajectory.averaged, color=figures.COLOURS[1], linewidth=1.4)
     axes.axhline(game.target, color="black", linewidth=0.6, linestyle=":")
     axes.set(xlabel="all updates", xlim=(0, max(1, len(theta) - 1)))
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
+    axes.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
 
 
 def envelope(values: np.ndarray, sign: int) -> np.ndarray:
@@ -167,7 +156,7 @@ def in_space(axes: Any, game: Game, trajectory: Trajectory) -> None:
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         low, high = axis.get_view_interval()
         # Two ticks well within each edge: ticks of two edges would collide at a corner.
-        ticks = mpl.ticker.MaxNLocator(8, steps=[1, 2, 5]).tick_values(low, high)
+        ticks = MaxNLocator(8, steps=[1, 2, 5]).tick_values(low, high)
         inside = ticks[(ticks > low + 0.2 * (high - low)) & (ticks < high - 0.2 * (high - low))]
         axis.set_ticks([inside[0], inside[-1]])
     axes.tick_params(pad=-4)
@@ -193,13 +182,11 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], co
             place.set_visible(False)
         for place, panel in zip(places, panels, strict=False):
             _, game, trajectory = panel[-1]  # with the average, where there is one
-            draw_field(place, game, side)
-            draw_trajectory(place, game, trajectory)
+            draw_game(place, game, trajectory, side)
             numbers = ", ".join(name.split("-")[-1] for name, _, _ in panel[1:])
             place.set_title(f"{panel[0][0]}{numbers and f', {numbers}'}\n{describe(game)}")
-        drawing = places[0].figure
-        drawing.supxlabel("critic's slope $\\psi_0$")
-        drawing.supylabel("generated point $\\theta$")
+        places[0].figure.supxlabel(SLOPE)
+        places[0].figure.supylabel(POINT)
 
 
 def final_plots(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], columns: int = 5) -> None:
@@ -216,8 +203,7 @@ def final_plots(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]],
         for i, (name, game, trajectory) in enumerate(games):
             row, column = divmod(i, columns)
             plane, first, every = (places[(3 * row + kind) * columns + column] for kind in range(3))
-            draw_field(plane, game, side)
-            draw_trajectory(plane, game, trajectory)
+            draw_game(plane, game, trajectory, side)
             over_first_updates(first, game, trajectory)
             over_all_updates(every, game, trajectory)
             plane.set_title(f"{name}\n{describe(game)}")
@@ -252,21 +238,13 @@ def contraction(path: str | Path, long: dict[str, Any]) -> None:
 
 
 def sketch(axes: Axes, game: Game, start: Sequence[float] = (0.5, 0.0, 1.0), updates: int = 400) -> None:
-    """Play one game by its equations and draw it, fast enough to follow a slider.
+    """Play one game from (ψ₀, ψ₁, θ) by its equations and draw it, fast enough to follow a slider.
 
     The title gives the field's eigenvalue at the equilibrium; with the one-centred penalty there is no equilibrium.
-
-    Args:
-        axes: Where to draw.
-        game: The configuration.
-        start: The start (ψ₀, ψ₁, θ).
-        updates: Number of generator updates.
     """
     trajectory = first_of(game, dirac_theory.play(game, start, updates))
-    side = reach(game, trajectory)
-    draw_field(axes, game, side)
-    draw_trajectory(axes, game, trajectory)
-    axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
+    draw_game(axes, game, trajectory, reach(game, trajectory))
+    axes.set(xlabel=SLOPE, ylabel=POINT)
     outlook = "no equilibrium"
     if game.reg_type != "GP":
         value = dirac_theory.rotation(game, dirac_theory.jacobian(game), np.real)
@@ -278,12 +256,7 @@ def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
     """The jump of W1's field with the one-centred penalty at ψ₀ = 0: in the plane, and along the line θ = t.
 
     Where |θ - t| < 2c the field leads away from ψ₀ = 0 on both sides. Along θ = t the slope's rate of change is 2c on
-    the right and -2c on the left; with R1 it is continuous, and zero at ψ₀ = 0.
-
-    Args:
-        plane: Axes of the field.
-        section: Axes of ψ₀'s rate of change along θ = t.
-        weight: The penalty's weight c.
+    the right and -2c on the left (c is ``weight``); with R1 it is continuous, and zero at ψ₀ = 0.
     """
     games = {reg: Game("W1", reg, weight) for reg in (None, "R1", "GP")}
     psi0, theta = np.meshgrid(np.linspace(-0.55, 0.55, 12), np.linspace(-1, 1, 11))
@@ -293,7 +266,7 @@ def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
     plane.axvline(0, color="0.6", linewidth=0.6)
     plane.plot([0, 0], [-2 * weight, 2 * weight], color="black", linewidth=2, label="leads away on both sides")
     plane.plot(0, 0, "+", color="black", markersize=9)
-    plane.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$", title=f"W1, GP {weight:g}")
+    plane.set(xlabel=SLOPE, ylabel=POINT, title=f"W1, GP {weight:g}")
     plane.legend(fontsize=7.5, loc="lower center", frameon=True)
     plane.grid(False)
     for (reg, game), colour in zip(games.items(), ("0.5", *figures.COLOURS[2:4]), strict=True):
@@ -303,7 +276,7 @@ def two_sides(plane: Axes, section: Axes, weight: float = 0.25) -> None:
             section.plot(slope, rate, color=colour, label=label)
             if reg == "GP":
                 section.plot(0, rate[0], "o", color=colour, markersize=5, fillstyle="none")
-    section.set(xlabel="critic's slope $\\psi_0$", ylabel="$\\dot\\psi_0$ at $\\theta = 0$", title="along the middle")
+    section.set(xlabel=SLOPE, ylabel="$\\dot\\psi_0$ at $\\theta = 0$", title="along the middle")
     section.legend(fontsize=7.5)
 
 
@@ -314,29 +287,23 @@ def animate(folder: Path, title: str, game: Game, trajectory: Trajectory, frames
     ends = np.unique(np.linspace(1, min(FILM_UPDATES, len(theta)), frames).astype(int))
     path = folder / "trajectory.gif"
     with mpl.rc_context(figures.STYLE):
-        drawing, axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
-        try:
-            draw_field(axes, game, reach(game, trajectory))
-            axes.plot(0, game.target, "+", color="black", markersize=7)
-            axes.set(xlabel="critic's slope $\\psi_0$", ylabel="generated point $\\theta$")
-            (line,) = axes.plot([], [], color=figures.COLOURS[0], linewidth=0.8)
-            (dot,) = axes.plot([], [], "o", color=figures.COLOURS[0], markersize=5)
-            (average,) = axes.plot([], [], "o", color=figures.COLOURS[1], markersize=5)
-
-            def draw(end: int) -> tuple:
+        drawing = Figure(figsize=(3.2, 3.2), layout="constrained")
+        axes = drawing.subplots()
+        draw_field(axes, game, reach(game, trajectory))
+        axes.plot(0, game.target, "+", color="black", markersize=7)
+        axes.set(xlabel=SLOPE, ylabel=POINT, title=title)
+        (line,) = axes.plot([], [], color=figures.COLOURS[0], linewidth=0.8)
+        (dot,) = axes.plot([], [], "o", color=figures.COLOURS[0], markersize=5)
+        (average,) = axes.plot([], [], "o", color=figures.COLOURS[1], markersize=5)
+        drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")  # computed once, the layout is that of every frame
+        film = animation.PillowWriter(fps=25)
+        with atomic_write(path) as temporary, film.saving(drawing, str(temporary), dpi=110):
+            for end in ends:
                 line.set_data(psi0[:end], theta[:end])
                 dot.set_data(psi0[end - 1 : end], theta[end - 1 : end])
                 if trajectory.averaged is not None:
                     average.set_data([0], trajectory.averaged[end - 1 : end])
                 axes.set_title(f"{title}, update {end - 1}")
-                return line, dot, average
-
-            draw(ends[-1])
-            drawing.canvas.draw()
-            drawing.set_layout_engine("none")  # computed once, the layout is that of every frame
-            film = animation.FuncAnimation(drawing, draw, frames=ends, blit=False)
-            with atomic_write(path) as temporary:
-                film.save(str(temporary), writer=animation.PillowWriter(fps=25), dpi=110)
-        finally:
-            plt.close(drawing)
+                film.grab_frame()
     return path

@@ -1,4 +1,4 @@
-r"""Theory of the dirac game: vector field, equilibria, eigenvalues, and predictions.
+r"""Theory of the dirac game: vector field, eigenvalues, and predictions.
 
 The state is (ψ₀, ψ₁, θ): the critic is C(x) = ψ₀x + ψ₁, the generated point θ, the real point t. The metric is a
 function of C(t) and C(θ), with derivatives a and -b. In continuous time the players follow the vector field
@@ -47,12 +47,9 @@ def field(game: Game, psi0: np.ndarray, psi1: np.ndarray, theta: np.ndarray) -> 
 
 
 def play(game: Game, start: Sequence[float], updates: int) -> Trajectory:
-    """Play one game by its equations: the game of :func:`dirac.play` with SGD, many times faster.
+    """Play one game from (ψ₀, ψ₁, θ) by its equations: that of :func:`dirac.play` with SGD, many times faster.
 
-    Args:
-        game: The configuration.
-        start: The start (ψ₀, ψ₁, θ).
-        updates: Number T of generator updates. A game that diverges ends early.
+    A game that diverges ends early.
     """
     states = [np.asarray(start, dtype=float)]
     critic, generator = np.diag([1.0, 1.0, 0.0]) * game.critic_lr, np.diag([0.0, 0.0, 1.0]) * game.generator_lr
@@ -68,18 +65,12 @@ def play(game: Game, start: Sequence[float], updates: int) -> Trajectory:
     return Trajectory(theta[:, None], np.stack([psi0, psi1], axis=1)[..., None], averaged)
 
 
-def equilibria(game: Game) -> str:
-    """Where the field vanishes, without weight decay. With GP it vanishes nowhere: at ψ₀ = 0 it jumps by 4c."""
-    if game.reg_type == "GP":
-        return "none"
-    return "ψ₀ = 0, θ = t, any ψ₁" if game.loss_type == "W1" else "ψ₀ = ψ₁ = 0, θ = t"
-
-
 def jacobian(game: Game) -> np.ndarray:
     """The field's Jacobian ``(3, 3)`` in (ψ₀, ψ₁, θ) at the equilibrium; with GP, that of its two smooth pieces.
 
-    The penalty adds -2c to the entry of ψ₀: the negative trace turns circles into spirals. So does, with JSD, a target
-    other than zero, which couples ψ₀ and ψ₁.
+    Without weight decay the field vanishes at ψ₀ = 0, θ = t and, for JSD, ψ₁ = 0; with GP it vanishes nowhere, since
+    at ψ₀ = 0 it jumps by 4c. The penalty adds -2c to the entry of ψ₀: the negative trace turns circles into spirals. So
+    does, with JSD, a target other than zero, which couples ψ₀ and ψ₁.
     """
     b, t = game.slope, game.target
     damping = 0.0 if game.reg_type is None else 2 * game.reg_cf
@@ -110,29 +101,20 @@ def rotation(game: Game, matrix: np.ndarray, size: Callable[[complex], float]) -
 
 
 def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | None:
-    """Predict games from some starting points; None for optimisers other than SGD.
+    """Predict games from starting points (ψ₀, ψ₁, θ), ``(n, 3)``; None for optimisers other than SGD.
 
     The eigenvalues describe the linearised game exactly, but the game is not linear. So we integrate the flow of the
     modified field from each start and measure it like a game. The moving average is a linear filter of the flow. If
     steps are so large that the modified field's eigenvalue is off by a thousandth, we use only the exact eigenvalue.
 
-    Args:
-        game: The configuration.
-        start: The starting points (ψ₀, ψ₁, θ), ``(n, 3)``.
-        updates: Length of the games.
-
     Returns:
-        The values of :func:`dirac.measure` without the amplitudes of single games; the field's ``equilibria``; and the
-        eigenvalues as (real, imaginary) in continuous time (``flow``) and per update (``update``).
+        The values of :func:`dirac.measure` without the amplitudes of single games, and the eigenvalues as (real,
+        imaginary) in continuous time (``flow``) and per update (``update``).
     """
     if game.optimizer != "SGD":
         return None
     flow, mu = rotation(game, jacobian(game), np.real), rotation(game, alternating(game), abs)
-    eigenvalues = {
-        "flow": [flow.real, flow.imag],
-        "update": [mu.real, mu.imag],
-        "equilibria": equilibria(game),
-    }
+    eigenvalues = {"flow": [flow.real, flow.imag], "update": [mu.real, mu.imag]}
     exponent = cmath.log(mu or 1e-300)  # an update may reach the target
     rate, angle = -exponent.real, abs(exponent.imag)
     if rate < -1e-9:

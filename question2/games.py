@@ -24,8 +24,7 @@ from question2.configurations import Hyperparameters, Run
 def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str, Any]]:
     """Play dirac games over the cores, and draw all of a seed side by side. Results by label.
 
-    Raises:
-        InputError: A folder holds another configuration's run. Nothing has been played then.
+    If a folder holds another configuration's run, nothing is played.
     """
     groups: dict[Any, list[Run]] = {}
     for run in runs:
@@ -33,7 +32,6 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
         groups.setdefault((alike, run.hp.generator_alpha_ema or Hyperparameters.generator_alpha_ema), []).append(run)
     workers = min(len(groups), runs[0].management.workers or usable_cores())
     calls = {group[0].label: (group,) for group in groups.values()}
-    results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         for run in runs:
             stack.enter_context(run.claim())
@@ -42,21 +40,15 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
             played = jobs.run_in_processes(run_together, calls, workers, 1, done=lambda name: bar.update())
         else:
             played = {name: run_together(*arguments) for name, arguments in calls.items()}
-        for group, group_results in zip(groups.values(), played.values(), strict=True):
-            results.update({run.label: result for run, result in zip(group, group_results, strict=True)})
+        results = {label: result for group in played.values() for label, result in group.items()}
         for seed in dict.fromkeys(run.hp.seed for run in runs):
-            draw_overview([run for run in runs if run.hp.seed == seed], seed)
+            shown = [run for run in runs if run.hp.seed == seed and run.management.viz]
+            games = [(run.name, run.hp.game, t) for run in shown if (t := load_trajectory(run))]
+            if len(games) > 1:
+                from question2 import dirac_plots
+
+                dirac_plots.overview(Path(shown[0].management.exp_path) / f"dirac-{seed}.png", games)
     return {run.label: results[run.label] for run in runs}
-
-
-def draw_overview(runs: Sequence[Run], seed: int) -> None:
-    """All games of a seed side by side."""
-    if len(runs) > 1 and runs[0].management.viz:
-        from question2 import dirac_plots
-
-        path = Path(runs[0].management.exp_path) / f"dirac-{seed}.png"
-        games = [(run.name, run.hp.game, load_trajectory(run)) for run in runs]
-        dirac_plots.overview(path, [(name, game, played) for name, game, played in games if played])
 
 
 def load_trajectory(run: Run) -> dirac.Trajectory | None:
@@ -75,11 +67,8 @@ def load_trajectory(run: Run) -> dirac.Trajectory | None:
     return dirac.Trajectory(**{name: value.numpy() for name, value in state.items()})
 
 
-def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Play the games of some runs side by side; one process's work.
-
-    They differ in nothing but their seeds, and so their starting points, and in whether the average is kept.
-    """
+def run_together(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Play the games of some runs that differ in seed and average alone side by side. Results by label."""
     missing = [run for run in runs if load_trajectory(run) is None]
     if missing:
         hp = max((run.hp for run in missing), key=lambda hp: hp.generator_alpha_ema is not None)
@@ -94,7 +83,7 @@ def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 if values is not None and (name != "averaged" or run.hp.generator_alpha_ema is not None)
             }
             checkpoint.save(run.folder / "checkpoint.pt", {"origin": determining(run.hp), **state})
-    return [finish_game(run) for run in runs]
+    return {run.label: finish_game(run) for run in runs}
 
 
 def finish_game(run: Run) -> dict[str, Any]:
@@ -124,5 +113,5 @@ def animate(runs: Sequence[Run]) -> list[Path]:
     """Make films of games that have been played; their paths."""
     from question2 import dirac_plots
 
-    played = [(run, load_trajectory(run)) for run in runs]
-    return [dirac_plots.animate(run.folder, run.name, run.hp.game, t) for run, t in played if t]
+    played = [(run, t) for run in runs if (t := load_trajectory(run))]
+    return [dirac_plots.animate(run.folder, run.name, run.hp.game, t) for run, t in played]

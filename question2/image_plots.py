@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
@@ -18,26 +17,21 @@ from torchvision.utils import make_grid
 
 from lab import figures
 
-Curve = Sequence[tuple[int, float]]
+Curve = Sequence[tuple[int, float]]  # generator update, value
 
 
-@dataclass(frozen=True)
-class Curves:
-    """The curves of a run, each a sequence of (generator update, value)."""
+class Curves(NamedTuple):
+    """The metric of a run, and the distance of the averaged generator's images and of the trained one's."""
 
     metric: Curve
-    averaged: Curve  # distance between images of the averaged generator and real ones
-    trained: Curve  # the same of the trained generator
+    averaged: Curve
+    trained: Curve
 
 
 def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
-    """The curves in the lines of a run's ``metrics.jsonl``.
+    """The curves in the lines of a run's ``metrics.jsonl``, with the distance of a key such as ``FID``.
 
     A distance's bias depends on the number of samples. The last evaluation uses another number and is left out.
-
-    Args:
-        lines: Lines of the file, read as JSON.
-        distance: Key of the distance, such as ``FID``.
 
     Example:
         >>> curves_of([{"step": 1, "metric": 0.5}, {"step": 2, "samples": 10, "FID": 9.0, "FID_trained": 8.0}], "FID")
@@ -51,13 +45,10 @@ def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
 
 
 def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) -> Axes:
-    """Draw the metric, and the distances of the averaged generator (dots) and the trained one (dotted line).
+    """Draw the metric; on axes that are returned, the distances of the averaged generator (dots) and the trained one.
 
     Runs after the first are pale. The metric can fall by orders of magnitude, and small rises at the end matter, so its
-    axis is logarithmic if all values are positive. Empty curves are left out.
-
-    Returns:
-        The axes of the distances, on the right.
+    axis is logarithmic if all values are positive.
     """
     right = axes.twinx()
     for i, run in enumerate(runs):
@@ -76,7 +67,7 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
         shown = axes.get_ylim()
         axes.axhline(math.log(2), color="grey", linestyle=":", linewidth=0.8)  # its upper bound
         axes.set_ylim(shown)
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("generator updates")
     axes.set_ylabel(f"metric ({loss})", color=figures.COLOURS[0])
     right.set_ylabel(distance, color=figures.COLOURS[1])
@@ -87,43 +78,26 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
 
 
 def progress(folder: Path, title: str, curves: Curves, loss: str, distance: str, updates: int) -> Figure:
-    """A run in progress: the latest images of the averaged generator, and the curves so far.
+    """A run in progress: the latest of the grids of images in its folder, and the curves so far.
 
-    Args:
-        folder: The run's folder, with its grids of images ``samples_UPDATE.png``.
-        title: Title of the picture.
-        curves: The curves so far.
-        loss: Name of the metric.
-        distance: Name of the distance.
-        updates: Number of updates of the whole run.
+    ``loss`` and ``distance`` name metric and distance; ``updates`` are those of the whole run.
     """
     grids = sorted(folder.glob("samples_*.png"))
     with mpl.rc_context(figures.STYLE):
-        picture, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.3), width_ratios=[1, 1.5], layout="constrained")
+        picture = Figure(figsize=(8.5, 3.3), layout="constrained")
+        left, right = picture.subplots(1, 2, width_ratios=[1, 1.5])
         left.set_axis_off()
         if grids:
-            left.imshow(plt.imread(grids[-1]), interpolation="nearest")
+            left.imshow(read_grid(grids[-1]).permute(1, 2, 0).numpy(), interpolation="nearest")
             left.set_title(f"after {step_of(grids[-1]):,} updates")
         draw_curves(right, [curves], loss, distance)
         right.set(title=title, xlim=(0, updates))
-        plt.close(picture)
     return picture
 
 
 def draw_sheet(axes: Axes, folder: Path, columns: int = 20) -> None:
-    """Draw images of the same noise during training, a row per update, from the grids in a run's folder.
-
-    Args:
-        axes: Where to draw.
-        folder: The run's folder.
-        columns: Images per row, at most 64.
-
-    Raises:
-        ValueError: The folder holds no grid.
-    """
+    """Draw images of the same noise during training, a row per update, from the grids in a run's folder."""
     grids = {step_of(grid): grid for grid in folder.glob("samples_*.png")}
-    if not grids:
-        raise ValueError(f"no images in {folder}")
     rows = sheet_steps(sorted(grids))
     shown = torch.cat([tiles(read_grid(grids[step]))[:columns] for step in rows])
     picture = make_grid(shown, nrow=columns, padding=0).permute(1, 2, 0).numpy()
@@ -143,12 +117,7 @@ def save_sheet(path: str | Path, folder: Path, columns: int = 20) -> None:
 
 
 def step_of(grid: Path) -> int:
-    """The update in the name of a grid of images.
-
-    Example:
-        >>> step_of(Path("samples_000500.png"))
-        500
-    """
+    """The update in the name of a grid of images, ``samples_UPDATE.png``."""
     return int(grid.stem.split("_")[1])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import data
@@ -41,47 +41,27 @@ def random_batches(images: Tensor, size: int) -> Iterator[Tensor]:
 class Players:
     """Everything that an update changes: both networks, the averaged generator, both optimisers.
 
-    Where no average is kept, the averaged generator is the trained one.
-
-    Args:
-        hp: The run's hyper-parameters.
-        device: Where the networks live.
-        fast: Channels-last weights and fused optimisers.
+    Where no average is kept, the averaged generator is the trained one. ``fast`` stands for channels-last weights and
+    fused optimisers.
     """
 
     def __init__(self, hp: Hyperparameters, device: torch.device, fast: bool) -> None:
         torch.manual_seed(hp.seed)
         torch.backends.cudnn.benchmark = fast  # batches have one shape: trying every algorithm once pays
         layout = torch.channels_last if fast else torch.contiguous_format
-        self.generator = (
-            Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(device).to(memory_format=layout)
-        )
-        self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(device).to(memory_format=layout)
+        place: dict[str, Any] = {"device": device, "memory_format": layout}
+        self.generator = Generator(hp.generator_dimz, hp.generator_dimh, hp.batch_size).to(**place)
+        self.critic = Critic(hp.critic_dimh, hp.critic_use_sn).to(**place)
         self.averaged = self.generator if hp.generator_alpha_ema is None else copy.deepcopy(self.generator)
-        capturable = fast and device.type == "cuda"
-        self.generator_optim, self.critic_optim = (
-            torch.optim.Adam(
-                m.parameters(), lr, (betas[0], betas[1]), weight_decay=wd, fused=fast, capturable=capturable
-            )
-            if hp.optimizer == "Adam"
-            else torch.optim.SGD(m.parameters(), lr, weight_decay=wd, fused=fast)
-            for m, lr, betas, wd in (
-                (self.generator, hp.generator_lr, hp.generator_betas, hp.generator_wd),
-                (self.critic, hp.critic_lr, hp.critic_betas, hp.critic_wd),
-            )
-        )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of all five."""
-        return {name: part.state_dict() for name, part in vars(self).items()}
+        def optimizer(network: nn.Module, lr: float, wd: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+            if hp.optimizer == "SGD":
+                return torch.optim.SGD(network.parameters(), lr, weight_decay=wd, fused=fast)
+            graphed = fast and device.type == "cuda"
+            return torch.optim.Adam(network.parameters(), lr, betas, weight_decay=wd, fused=fast, capturable=graphed)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state. A run may have changed its device, and CUDA graphs need optimisers that say so."""
-        capturable = self.generator_optim.param_groups[0].get("capturable")
-        for name, part in vars(self).items():
-            part.load_state_dict(state[name])
-        for group in (*self.generator_optim.param_groups, *self.critic_optim.param_groups):
-            group["capturable"] = capturable
+        self.generator_optim = optimizer(self.generator, hp.generator_lr, hp.generator_wd, hp.generator_betas)
+        self.critic_optim = optimizer(self.critic, hp.critic_lr, hp.critic_wd, hp.critic_betas)
 
 
 def make_advance(
@@ -114,19 +94,8 @@ def as_kept(generator: Generator) -> Generator:
     return copied.eval()
 
 
-def save_generator(path: Path, generator: Generator, hp: Hyperparameters) -> None:
-    """Keep a generator that :func:`as_kept` returned by itself, its parameters as float16."""
-    sizes = {"dimz": hp.generator_dimz, "dimh": hp.generator_dimh}
-    checkpoint.save(path, {**sizes, "network": checkpoint.as_float16(generator)})
-
-
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
-    """The generator that a run left in its folder, in evaluation mode: noise ``(N, dimz)`` to images.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        checkpoint.DamagedError: It is damaged, or holds something else.
-    """
+    """The generator that a run left in its folder, in evaluation mode: noise ``(N, dimz)`` to images."""
     state = checkpoint.load(path, device)
     if state is None:
         raise FileNotFoundError(f"there is no generator at {path}")
@@ -158,8 +127,7 @@ def train(
     """Train a GAN, or resume from the checkpoint in the run's folder.
 
     Args:
-        run: The run.
-        images: uint8, ``(N, 3, 32, 32)``, on the device that trains.
+        run, images: The run, and uint8 images ``(N, 3, 32, 32)`` on the device that trains.
         evaluate: Numbers of an evaluation, from the critic, the generator that is kept and the trained one, both
             :func:`as_kept`, and whether training is over.
         deadline: The moment of ``time.monotonic`` at which to stop with a checkpoint.
@@ -178,9 +146,10 @@ def train(
     fixed = {key: value for key, value in determining(hp).items() if key != "max_iters"}
     origin = {**fixed, "images": fingerprint(images)}
     random = torch.cuda.default_generators[device.index] if on_cuda else torch.default_generator
-    parts = {"players": players, "total": total, "random": random}
-    state = checkpoint.Checkpoint(folder / "checkpoint.pt", origin, **parts)
+    state = checkpoint.Checkpoint(folder / "checkpoint.pt", origin, **vars(players), total=total, random=random)
     done = state.restore()
+    for group in (*players.generator_optim.param_groups, *players.critic_optim.param_groups):
+        group["capturable"] = fast and on_cuda  # for CUDA graphs; a run may have changed its device
     step, seconds = done.get("step", 0), done.get("seconds", 0.0)
 
     images = images.contiguous(memory_format=torch.channels_last) if fast else images
@@ -208,12 +177,10 @@ def train(
                 record.add(step, metric=metric, seconds=seconds)
                 total.zero_()
             if evaluates:
-                kept, trained = as_kept(players.averaged), as_kept(players.generator)
+                kept = as_kept(players.averaged)
                 sample_grid(folder / f"samples_{step:06}.png", kept)
-                if hp.generator_alpha_ema is not None:  # in a short run the average still holds its first weights
-                    sample_grid(folder / f"trained_samples_{step:06}.png", trained)
                 if evaluate:
-                    record.add(step, **evaluate(players.critic, kept, trained, last))
+                    record.add(step, **evaluate(players.critic, kept, as_kept(players.generator), last))
             minutes = (time.monotonic() - saved) / 60
             if last or ((logs or evaluates) and minutes >= management.checkpoint_minutes):
                 state.save(step=step, seconds=seconds, lines=record.lines)
@@ -245,12 +212,7 @@ class Images:
 
 
 def load_images(management: Management) -> Images:
-    """The images, and the network that scores.
-
-    Raises:
-        InputError: There is no such device or data set.
-        data.DataUnavailableError: The data set, or the weights of the network that scores, is not available.
-    """
+    """The images, and the network that scores."""
     device = choose_device(management.device)
     dataset, train, test = data.load_images(management.dataset, management.data_path)
     network, scores = None, "none"
@@ -258,21 +220,17 @@ def load_images(management: Management) -> Images:
         network = score.network(management.scores, management.inception_weights or None, device)
         scores = "classifier" if network.suffix else "inception"
     held_out = test if len(test) > 1 else train  # a folder of a few images has too few others for an FID
-    found: dict[str, Any] = {"scores": scores, "fast": "no" if management.fast == "no" else "yes"}
-    management = dataclasses.replace(management, dataset=dataset, device=device.type, **found)
+    found: dict[str, Any] = {"dataset": dataset, "scores": scores, "device": device.type}
+    management = dataclasses.replace(management, **found, fast="no" if management.fast == "no" else "yes")
     return Images(dataset, train.to(device), held_out.to(device), network, management)
 
 
 def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Images, dict[str, dict[str, Any] | None]]:
-    """Do image runs, one after the other.
+    """Do image runs, one after the other; none if a folder holds another configuration's run.
 
     Returns:
         The runs as they were done, with what ``auto`` stood for; the images; the results by label, None where time
         was up before the end.
-
-    Raises:
-        InputError: A folder holds another configuration's run, or there is no such device. Nothing has been run then.
-        data.DataUnavailableError: The data set is not available.
     """
     deadline = time.monotonic() + (60 * runs[0].management.max_minutes or math.inf)
     images = load_images(runs[0].management)
@@ -292,7 +250,7 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
         return finished
     evaluate = None
     if images.network:
-        eval_step, network = images.evaluation(hp.generator_dimz), images.network
+        eval_step, suffix = images.evaluation(hp.generator_dimz), images.network.suffix
 
         def evaluate(critic: Critic, kept: Generator, trained: Generator, last: bool) -> dict[str, float]:
             """Scores of both generators; the critic's means belong to the one that it is trained against."""
@@ -304,14 +262,15 @@ def run_images(run: Run, images: Images, deadline: float = math.inf, progress: b
             )
             line = {"samples": count, "cp": trained_scores["cp"], "cq": trained_scores["cq"]}
             for ending, scores in (("", kept_scores), ("_trained", trained_scores)):
-                line |= {f"{key}{network.suffix}{ending}": scores[key] for key in score.KEYS}
+                line |= {f"{key}{suffix}{ending}": scores[key] for key in score.KEYS}
             return line
 
     players, lines, step = train(run, images.train, evaluate, deadline, progress)
     if step < hp.max_iters:
         return None
-    kept = as_kept(players.averaged)
-    save_generator(run.folder / "generator.pt", kept, hp)
+    network = checkpoint.as_float16(as_kept(players.averaged))
+    sizes = {"dimz": hp.generator_dimz, "dimh": hp.generator_dimh}
+    checkpoint.save(run.folder / "generator.pt", {**sizes, "network": network})
     result: dict[str, Any] = {"dataset": images.dataset, "metrics": lines}
     if images.network:
         result["final"] = next(line for line in reversed(lines) if "samples" in line)

@@ -23,22 +23,19 @@ import gan
 from data import DataUnavailableError
 from gan import EvalStep
 from lab.checkpoint import DamagedError
+from lab.files import fingerprint
 from question2 import classifier
 
 INCEPTION_SHA256 = "6726825d"  # how the weights' SHA-256 begins; it is part of the published file's name
 KEYS = ("IS", "FID", "KID", "precision", "recall")  # of the scores of an evaluation
 KID_IMAGES, PRC_IMAGES = 10_000, 5000  # at most, of either kind
-PREPROCESSING = "uint8"  # bytes at the images' own size: what changes it changes the fingerprint
 
 
 @dataclass
 class Network:
-    """A network that scores.
+    """A network that scores."""
 
-    Its module maps uint8 images ``(N, 3, H, W)`` to features ``(N, d)`` and logits ``(N, classes)``.
-    """
-
-    module: nn.Module
+    module: nn.Module  # maps uint8 images (N, 3, H, W) to features (N, d) and logits (N, classes)
     fingerprint: str  # of the weights
     suffix: str = ""  # after the scores' names: "-C" for those that are not Inception's
 
@@ -46,12 +43,7 @@ class Network:
 def inception(weights: str | Path | None = None, device: torch.device | str = "cpu") -> Network:
     """The Inception network of the original FID, through torch-fidelity.
 
-    Args:
-        weights: The weights' file; None takes the one in torch's cache, downloading it once.
-        device: Where it runs.
-
-    Raises:
-        DataUnavailableError: The weights cannot be had, or the file is another one.
+    Without a file of weights it takes the one in torch's cache, downloading it once.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
@@ -74,11 +66,7 @@ def inception(weights: str | Path | None = None, device: torch.device | str = "c
 
 
 def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.device | str = "cpu") -> Network:
-    """The classifier of ``classifier.py``. Its scores, FID-C and IS-C, cannot be compared with FID and IS.
-
-    Raises:
-        DataUnavailableError: The weights' file cannot be read.
-    """
+    """The classifier of ``classifier.py``. Its scores, FID-C and IS-C, cannot be compared with FID and IS."""
     try:
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
         module = classifier.load(weights, device)
@@ -88,9 +76,7 @@ def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.devic
 
 
 def network(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Network:
-    """The network of a name: ``inception``, ``classifier``, or ``auto``: the first where it can be had, the second
-    where not, with a line on the screen.
-    """
+    """The network ``inception`` or ``classifier``; ``auto`` is the first where it can be had, else the second."""
     if name == "classifier":
         return own_classifier(device=device)
     try:
@@ -111,20 +97,6 @@ def batches(images: Tensor, count: int | None = None, batch_size: int = 500) -> 
         remaining -= len(images)
 
 
-class _Recorder(nn.Module):
-    """A scoring network that keeps the features of the images it has seen."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.seen: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features, logits = self.module(images)
-        self.seen.append(features)
-        return features, logits
-
-
 def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Path, label: str = "real") -> EvalStep:
     """The evaluation of :func:`gan.make_eval_step`, against real images, with three more scores.
 
@@ -136,23 +108,16 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
         network: What scores.
         real: uint8 images ``(N, 3, H, W)``, on the device that evaluates.
         dimz: Size of the noise vector.
-        folder: Where the real images' statistics are kept, in a file whose name carries the fingerprint of images,
-            network and preprocessing.
+        folder: Where the real images' statistics are kept, in a file named by the fingerprint of images and network.
         label: How that name begins.
-
-    Returns:
-        As :func:`gan.make_eval_step` returns; the scores have the further keys ``KID``, ``precision`` and ``recall``.
 
     Source:
         Bińkowski et al. (2018), Demystifying MMD GANs; Kynkäänniemi et al. (2019), Improved precision and recall
         metric for assessing generative models.
     """
-    content = real.detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()
-    described = f"{PREPROCESSING} {content.shape} {network.fingerprint} ".encode()
-    fingerprint = hashlib.sha256(described + content.tobytes()).hexdigest()
-    path = Path(folder) / f"statistics{network.suffix}-{label}-{fingerprint[:16]}.pt"
-    recorder, precise = _Recorder(network.module), gan.precise_device(real.device)
-    evaluate = gan.make_eval_step(path, batches(real), dimz, device=real.device, network=recorder)
+    name = f"statistics{network.suffix}-{label}-{fingerprint(network.fingerprint, real)}.pt"
+    precise = gan.precise_device(real.device)
+    evaluate = gan.make_eval_step(Path(folder) / name, batches(real), dimz, device=real.device, network=network.module)
 
     @functools.cache
     @torch.no_grad()
@@ -163,9 +128,10 @@ def make_evaluation(network: Network, real: Tensor, dimz: int, folder: str | Pat
         return torch.cat(features).to(precise).double()
 
     def eval_step(eval_data_iter, critic, generator) -> tuple[Tensor, dict[str, float]]:
-        recorder.seen.clear()
-        samples, scores = evaluate(eval_data_iter, critic, generator)
-        generated = torch.cat(recorder.seen)[:KID_IMAGES].to(precise).double()
+        seen: list[Tensor] = []
+        with network.module.register_forward_hook(lambda module, inputs, output: seen.append(output[0])):
+            samples, scores = evaluate(eval_data_iter, critic, generator)
+        generated = torch.cat(seen)[:KID_IMAGES].to(precise).double()
         return samples, scores | _further_scores(real_features(), generated)
 
     return eval_step

@@ -57,19 +57,11 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
 
 
 def collect(folder: str | Path) -> list[dict[str, Any]]:
-    """Name, seeds and numbers of each configuration with finished runs.
-
-    Args:
-        folder: The parent folder of the runs' folders, each with ``config.json`` and ``result.json``.
-
-    Raises:
-        InputError: Two runs of one name differ in more than the seed, or no run is finished.
-    """
+    """Name, seeds and numbers of each configuration with finished runs, which must differ in the seed alone."""
     fixed = (determining(Management()) | determining(Hyperparameters())).keys() - {"seed"}
     groups: dict[str, list[tuple[dict, dict]]] = {}
     for path in sorted(Path(folder).glob("*/result.json")):
-        result, written = read_json(path), read_json(path.parent / "config.json")
-        config = written or {}
+        result, config = read_json(path), read_json(path.parent / "config.json") or {}
         if result is None or "config" not in config:
             continue  # a run of another command, or damaged
         groups.setdefault(config["config"], []).append((config, numbers(result)))

@@ -64,17 +64,9 @@ def fit(
     lr: float = 2e-2,
     progress: bool = False,
 ) -> Flow:
-    """Minimise a divergence over flows from the plane to noise.
+    """Minimise the divergence ``forward`` or ``reverse``, summed over a grid, over flows from the plane to noise.
 
-    Args:
-        target: p.
-        direction: ``forward``, KL(p‖q), or ``reverse``, KL(q‖p).
-        num_layers: Number of planar layers.
-        seed: Seed of the initial parameters, which are standard normal.
-        grid: Cells over which the divergence is summed.
-        steps: Number of updates of Adam with a one-cycle step size.
-        lr: Peak of the step size.
-        progress: Show a progress bar.
+    The initial parameters are standard normal. Adam has a one-cycle step size with peak ``lr``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

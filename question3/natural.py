@@ -1,9 +1,8 @@
 r"""The tuned recipe of flows: natural gradient, initial parameters and step sizes.
 
-These flows have so few parameters that their Fisher information matrix can be factorised.
-
-A step descends in the metric of the distributions, not of the parameters. With the gradients :math:`g_i` of the loss at
-single points, and :math:`P` parameters, it is
+These flows have so few parameters that their Fisher information matrix can be factorised. A step descends in the metric
+of the distributions, not of the parameters. With the gradients :math:`g_i` of the loss at single points, and :math:`P`
+parameters, it is
 
 .. math:: \Delta = -\eta \, (F + \lambda \tfrac{\operatorname{tr} F}{P} I)^{-1} \bar g, \quad
     F = \mathbb{E}[g_i g_i^\top]
@@ -50,12 +49,9 @@ def one_cycle(peak: float, num_iter: int) -> Tensor:
 
 
 class NaturalGradient:
-    """The natural gradient with given step sizes, of R stacked flows with P parameters each.
+    """The natural gradient with a step size for each update, of R stacked flows with P parameters each.
 
-    Args:
-        parameters: Stacked parameters of the flows, each ``(R, k, 1, d)``; changed in place.
-        energies: As for :func:`stacked_flows.mean_loss`.
-        rates: The step size of each update.
+    It changes the parameters, ``(R, k, 1, d)``, in place. Energies are as for :func:`stacked_flows.mean_loss`.
     """
 
     def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, rates: Tensor) -> None:

@@ -65,20 +65,25 @@ def histogram(points: Tensor) -> np.ndarray:
     return counts / (len(points) * (edges[1] - edges[0]) ** 2)
 
 
+def draw_rows(path: str | Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]], width: float) -> None:
+    """Densities with their titles in rows, all on one scale, which few data with their noisy histogram do not set."""
+    panels = [panel for row in rows for panel in row]
+    norm = Normalize(0, max(density.max() for title, density in panels if title != "data"))
+    with figures.figure(path, columns=len(rows[0]), rows=len(rows), size=(width, 1.65), **EDGES) as places:
+        for axes, (title, density) in zip(places, panels, strict=True):
+            show(axes, density, title, norm)
+        label_edges(places)
+        figures.colour_bar(places, "density")
+
+
 @torch.no_grad()
 def over_depth(
     path: str | Path, target: Target, source: str, flows: Sequence[tuple[int, Flow]], data: Tensor | None = None
 ) -> None:
-    """The target once, and beside it each flow: density above, draws below, all on one scale.
+    """The target once, and beside it each flow with its seed: density above, draws below.
 
-    Below the target is the flow's input: the data, or noise. Where only the data are known, they are above too.
-
-    Args:
-        path: The picture.
-        target: What the flows learnt.
-        source: What they learnt from: samples or density.
-        flows: Seed and flow, from shallow to deep.
-        data: The samples, where they are not the target's data set.
+    Below the target is the flow's input: the data, or noise. Where only the data are known, they are above too. The
+    data are the target's data set where none are given.
     """
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     if source == "samples":
@@ -90,35 +95,24 @@ def over_depth(
     above = [("target", target_density(target)) if known else start]
     above += [(f"k = {len(flow.layers)}, seed {seed}", flow_density(flow, source)) for seed, flow in flows]
     below = [start, *(("draws", density) for density in draws)]
-    # Few data have a noisy histogram, so they do not set the scale.
-    norm = Normalize(0, max(density.max() for title, density in above + below if title != "data"))
-    with figures.figure(path, columns=len(above), rows=2, size=(figures.WIDTH / 4, 1.65), **EDGES) as panels:
-        for axes, (title, density) in zip(panels, above + below, strict=True):
-            show(axes, density, title, norm)
-        label_edges(panels)
-        figures.colour_bar(panels, "density")
+    draw_rows(path, [above, below], figures.WIDTH / 4)
 
 
 @torch.no_grad()
 def compare(path: str | Path, source: str, rows: Mapping[Target, Sequence[tuple[int, Flow]]]) -> None:
-    """Targets, a row each, and what flows of several depths learnt of them, all on one scale.
+    """Targets, a row each, and what flows of several depths learnt of them.
 
     From samples, the density that was learnt; from a density, the samples that were learnt, as a histogram.
     """
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
-    panels = []
+    shown = []
     for target, flows in rows.items():
-        panels.append((f"{target.name}, target", target_density(target)))
+        panels = [(f"{target.name}, target", target_density(target))]
         for seed, flow in flows:
             learnt = flow_density(flow, source) if source == "samples" else histogram(flow(noise)[0])
             panels.append((f"$k = {len(flow.layers)}$, seed {seed}", learnt))
-    columns, norm = len(panels) // len(rows), Normalize(0, max(density.max() for _, density in panels))
-    size = (figures.WIDTH / columns, 1.65)
-    with figures.figure(path, columns=columns, rows=len(rows), size=size, **EDGES) as places:
-        for axes, (title, density) in zip(places, panels, strict=True):
-            show(axes, density, title, norm)
-        label_edges(places)
-        figures.colour_bar(places, "density")
+        shown.append(panels)
+    draw_rows(path, shown, figures.WIDTH / len(shown[0]))
 
 
 @torch.no_grad()
@@ -128,9 +122,8 @@ def directions(path: str | Path, target: Target, flows: dict[str, Flow]) -> None
     The colours are logarithmic, over three powers of ten: the flows differ most where the density is low.
     """
     densities = {"target": target_density(target)}
-    densities |= {
-        f"least {name} KL": flow_density(copy.deepcopy(flow).float(), "samples") for name, flow in flows.items()
-    }
+    for name, flow in flows.items():
+        densities[f"least {name} KL"] = flow_density(copy.deepcopy(flow).float(), "samples")
     top = max(density.max() for density in densities.values())
     with figures.figure(path, columns=3, size=(0.85 * figures.WIDTH / 3, 1.75), **EDGES) as panels:
         for axes, (title, density) in zip(panels, densities.items(), strict=True):

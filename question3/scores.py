@@ -20,12 +20,9 @@ def in_blocks(function: Callable[[Tensor], Tensor], points: Tensor, block: int =
 
 @torch.no_grad()
 def log_density(flow: Flow, source: str, x: Tensor) -> Tensor:
-    """Log-density of a flow at points ``(N, 2)``: ``(N,)`` in nats.
+    """Log-density at points ``(N, 2)`` of a flow learnt from ``samples`` or a ``density``: ``(N,)`` in nats.
 
-    Args:
-        flow: A flow from data to noise if it was learnt from samples, from noise to the target if from a density.
-        source: What it was learnt from: ``samples`` or ``density``.
-        x: The points.
+    A flow from samples maps data to noise, one from a density noise to the target.
     """
     if source == "samples":
         return -loss1(*flow(x)).squeeze(1)

@@ -6,10 +6,8 @@ from typing import Any
 
 import ipywidgets as widgets
 import matplotlib as mpl
-import numpy as np
 import torch
 from IPython.display import display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -24,56 +22,40 @@ REACH = 4.5  # the axes reach from -4.5 to 4.5
 RANGES = {"u₁": (-3, 3, 2.0), "u₂": (-3, 3, 0.0), "w₁": (-3, 3, 2.0), "w₂": (-3, 3, 0.0), "b": (-4, 4, 0.0)}
 
 
-class LayerPicture:
-    """A picture of one layer that is drawn once and then only updated, which takes a few hundredths of a second.
+@torch.no_grad()
+def picture(u: Tensor, w: Tensor, b: Tensor) -> bytes:
+    """Points, a square grid and the density after a layer with parameters u, w ``(2,)`` and b, a scalar, as a PNG.
 
     Where w·u < -1 the layer is drawn with the adjusted û, as a flow uses it.
     """
-
-    def __init__(self) -> None:
-        self.draws, self.lines = points_and_lines()
-        with mpl.rc_context(figures.STYLE):
-            self.figure = Figure(figsize=(11.0, 3.9), dpi=100)
-            FigureCanvasAgg(self.figure)
-            points, squares, density = self.figure.subplots(1, 3)
-            self.figure.subplots_adjust(left=0.03, right=0.99, bottom=0.07, top=0.84, wspace=0.12)
-            self.sides = [points.plot([], [], ".", color=colour, markersize=2)[0] for colour in figures.COLOURS[:2]]
-            self.bend = [axes.plot([], [], "--", color="black", linewidth=1)[0] for axes in (points, squares)]
-            self.squares = LineCollection([], colors="0.4", linewidths=0.6)
-            squares.add_collection(self.squares)
-            show(density, np.zeros((101, 101)), "", Normalize(0, 0.16))  # a standard normal's peak is 1 / 2π
-            self.density = density.images[0]
-            for axes, title in ((points, "points"), (squares, "a square grid"), (density, "density")):
-                axes.set(title=title, xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
-                axes.grid(visible=False)
-            self.heading = self.figure.text(0.5, 0.95, "", ha="center", va="center", fontsize=11)
-
-    @torch.no_grad()
-    def png(self, u: Tensor, w: Tensor, b: Tensor) -> bytes:
-        """The picture of the layer with parameters u, w ``(2,)`` and b, a scalar, as the bytes of a PNG."""
-        adjusted = invertible_u(u, w)
-        after, side = planar_transformation(self.draws, adjusted, w, b), self.draws @ w + b > 0
-        for artist, mask in zip(self.sides, (side, ~side), strict=True):
-            artist.set_data(*after[mask].T)
-        moved = planar_transformation(self.lines.view(-1, 2), adjusted, w, b)
-        self.squares.set_segments(list(moved.view(self.lines.shape).numpy()))
-        self.density.set_data(layer_density(u, w, b, grid(101)).numpy())
-        for artist in self.bend:
-            artist.set_data(*hyperplane(w, b).T)
-        product, used = torch.dot(w, u), torch.dot(w, adjusted)
-        text = f"$w\\cdot u={product.round(decimals=2):g}$"
-        if product < -1:
-            text += f", not invertible: drawn with $\\hat u$, $w\\cdot\\hat u={used.round(decimals=2):g}$"
-        self.heading.set_text(text)
+    adjusted, (draws, lines) = invertible_u(u, w), points_and_lines()
+    product, used = torch.dot(w, u), torch.dot(w, adjusted)
+    heading = f"$w\\cdot u={product.round(decimals=2):g}$"
+    if product < -1:
+        heading += f", not invertible: drawn with $\\hat u$, $w\\cdot\\hat u={used.round(decimals=2):g}$"
+    with mpl.rc_context(figures.STYLE):
+        drawing = Figure(figsize=(11.0, 3.9), dpi=100)
+        points, squares, density = drawing.subplots(1, 3)
+        drawing.subplots_adjust(left=0.03, right=0.99, bottom=0.07, top=0.84, wspace=0.12)
+        drawing.text(0.5, 0.95, heading, ha="center", va="center", fontsize=11)
+        after, side = planar_transformation(draws, adjusted, w, b), draws @ w + b > 0
+        for mask, colour in zip((side, ~side), figures.COLOURS, strict=False):
+            points.plot(*after[mask].T, ".", color=colour, markersize=2)
+        moved = planar_transformation(lines.view(-1, 2), adjusted, w, b).view(lines.shape)
+        squares.add_collection(LineCollection(list(moved.numpy()), colors="0.4", linewidths=0.6))
+        show(density, layer_density(u, w, b, grid(101)).numpy(), "", Normalize(0, 0.16))  # the normal's peak is 1 / 2π
+        for axes in (points, squares):
+            axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=1)
+        for axes, title in ((points, "points"), (squares, "a square grid"), (density, "density")):
+            axes.set(title=title, xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
+            axes.grid(visible=False)
         buffer = io.BytesIO()
-        with mpl.rc_context(figures.STYLE):
-            self.figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # small enough, and soon
-        return buffer.getvalue()
+        drawing.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # small enough, and soon
+    return buffer.getvalue()
 
 
 def layer_sliders() -> widgets.VBox:
     """Five sliders above the picture of their layer; ``children[1].value`` is the PNG."""
-    picture = LayerPicture()
     moving = {
         name: widgets.FloatSlider(
             value=start, min=low, max=high, step=0.1, description=name, readout_format=".1f",
@@ -85,7 +67,7 @@ def layer_sliders() -> widgets.VBox:
 
     def redraw(*_: Any) -> None:
         u1, u2, w1, w2, b = (slider.value for slider in moving.values())
-        image.value = picture.png(torch.tensor([u1, u2]), torch.tensor([w1, w2]), torch.tensor(b))
+        image.value = picture(torch.tensor([u1, u2]), torch.tensor([w1, w2]), torch.tensor(b))
 
     for slider in moving.values():
         slider.observe(redraw, "value")

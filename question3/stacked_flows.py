@@ -67,16 +67,10 @@ def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | 
 def point_gradients(
     parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | None
 ) -> tuple[list[Tensor], Tensor]:
-    """Each point's part of the gradients of the mean losses, and the losses.
+    """Each point's part of the gradients of the mean losses, and the losses ``(R,)``.
 
-    Args:
-        parameters: Stacked u, w, b, ``(R, k, 1, d)`` and ``(R, k, 1, 1)``.
-        x: Data or noise, ``(R, B, d)``.
-        energies: As for :func:`mean_loss`.
-
-    Returns:
-        Gradients ``(R, k, B, d)`` and ``(R, k, B, 1)``, whose sums over the points are those of the mean losses; and
-        the losses ``(R,)``.
+    Arguments are those of :func:`mean_loss`, with one copy of the parameters. The sums over the points of the gradients
+    ``(R, k, B, d)`` and ``(R, k, B, 1)`` are those of the mean losses.
     """
     # A copy of the parameters per point makes the backward pass pointwise; sums over the batch follow it.
     copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)
@@ -108,13 +102,7 @@ def update(
 
 
 class RMSprop:
-    """RMSprop with a constant step size, for stacked flows.
-
-    Args:
-        parameters: Stacked parameters of the flows; changed in place.
-        energies: As for :func:`mean_loss`.
-        lr: The step size.
-    """
+    """RMSprop with a constant step size, for stacked flows, whose parameters it changes in place."""
 
     def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, lr: float) -> None:
         self.parameters, self.energies, self.lr = parameters, energies, lr
@@ -132,9 +120,5 @@ def compile_flows(function: Callable[..., Any]) -> Callable[..., Any]:
     All operations fuse in the order in which they are written. Searching for better pairs takes a third of the
     compilation and finds none, and a precompiled header takes seconds and would serve one file.
     """
-    return compile_where_possible(
-        function,
-        max_fusion_buffer_group_pairwise_attempts=1,
-        max_fusion_size=512,
-        cpp_cache_precompile_headers=False,
-    )
+    fusion = {"max_fusion_buffer_group_pairwise_attempts": 1, "max_fusion_size": 512}
+    return compile_where_possible(function, **fusion, cpp_cache_precompile_headers=False)

@@ -122,7 +122,7 @@ def test_help_shows_each_field_by_one_spelling_with_its_default(capsys):
     rate, updates = (re.search(rf"--{name} .*\(default: (\S+)\)", shown)[1] for name in ("critic_lr", "max_iters"))
     assert (rate, updates) == ("0.0004", "100000") and "--critic-lr" not in shown
     assert shown.index("--config") < shown.index("--seed") < shown.index("--out") < shown.index("--max_iters")
-    assert "{JSD,W1}" in shown and "The dirac game" in shown and "examples:" in shown
+    assert "{JSD,W1}" in shown and "What a run's numbers depend on" in shown and "examples:" in shown
 
 
 @pytest.mark.slow

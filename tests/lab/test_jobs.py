@@ -67,7 +67,7 @@ def test_slurm_job_that_is_preempted_is_requeued_and_resumes_from_its_checkpoint
     assert not (folder / "result.json").exists()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["players"] for out in (whole, stopped)]
+    states = [checkpoint.load(out / folder.name / "checkpoint.pt")["averaged"] for out in (whole, stopped)]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
     logs = "".join(path.read_text() for path in (stopped / "jobs").rglob("*_log.*"))
     assert "requeue" in logs.lower(), logs

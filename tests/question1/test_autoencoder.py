@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch.distributions import Bernoulli
 
 from q1_solution import kl_gaussian_gaussian_analytic, log_likelihood_bernoulli, log_likelihood_normal
-from question1 import autoencoder, inference_gap
+from question1 import autoencoder
 
 
 @pytest.fixture
@@ -61,11 +61,7 @@ def test_likelihood_from_logits(logits, seed):
 
 def test_elbo_is_the_sum_of_the_graded_functions():
     torch.manual_seed(0)
-    model, x, noise = (
-        autoencoder.VAE(latent_size=7),
-        torch.randint(0, 2, (5, 784), dtype=torch.uint8),
-        torch.randn(5, 7),
-    )
+    model, x, noise = autoencoder.VAE(latent_size=7), torch.randint(0, 2, (5, 784)).byte(), torch.randn(5, 7)
     mean, logvar = model.encode(x.float())
     z = mean + torch.exp(logvar / 2) * noise
     expected = log_likelihood_bernoulli(torch.sigmoid(model.decode(z)), x.float())
@@ -76,7 +72,7 @@ def test_elbo_is_the_sum_of_the_graded_functions():
 @given(
     seed=st.integers(0, 100),
     draws=st.integers(1, 9),
-    scale=st.floats(0.1, 9),
+    scale=st.floats(0.1, 99),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
 def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dtype):
@@ -84,7 +80,7 @@ def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dty
     model = autoencoder.VAE(latent_size=3, image_size=20, width=8).to(dtype)
     with torch.no_grad():
         for parameter in model.decoder.parameters():
-            parameter.mul_(scale)  # so that all of ELU and of the sigmoid is used
+            parameter.mul_(scale)  # so that all of ELU and of the sigmoid is used, and exponentials overflow
     x, z = torch.randint(0, 2, (7, 20)).to(dtype), torch.randn(7, draws, 3, dtype=dtype)
     found, copy_of_z = autoencoder.log_likelihood_of_draws(model, x, z), z.clone()
     precision = 100 * torch.finfo(dtype).eps
@@ -92,17 +88,6 @@ def test_the_likelihood_of_draws_is_that_of_their_logits(seed, draws, scale, dty
     expected = Bernoulli(logits=model.double().decode(z)).log_prob(x.double().unsqueeze(1)).sum(-1).to(dtype)
     torch.testing.assert_close(found, expected.detach(), rtol=precision, atol=atol)
     assert z.equal(copy_of_z)
-
-
-def test_logits_whose_exponential_overflows(small):
-    model, images = small
-    with torch.no_grad():
-        model.decoder[-1].weight *= 1e3
-    z = torch.randn(6, 5, 1)
-    expected = autoencoder.log_likelihood_logits(model.decode(z), images.unsqueeze(1)).detach()
-    assert model.decode(z).max() > 200
-    found = autoencoder.log_likelihood_of_draws(model, images.float(), z)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-2)
 
 
 def test_the_estimate_has_the_same_bits_for_any_number_of_threads():
@@ -206,24 +191,6 @@ def test_importance_sampling_with_a_planar_posterior_finds_the_likelihood(small)
     np.testing.assert_allclose(estimate.numpy(), exact_log_likelihood(model, images), atol=0.05)
 
 
-def test_weights_are_the_prior_over_the_posterior():
-    model = random_posterior(2, num_layers=3)
-    q, noise = model.posterior(torch.rand(4, 12)), torch.randn(4, 6, 2)
-    z, log_q = q.sample(noise)
-    weighed, log_ratio = q.weigh(noise)
-    torch.testing.assert_close(weighed, z)
-    log_prior = torch.distributions.Normal(0, 1).log_prob(z).sum(-1)
-    torch.testing.assert_close(log_ratio, (log_prior - log_q).detach(), rtol=1e-4, atol=1e-4)
-
-
-def test_the_posteriors_of_some_of_the_images():
-    q, some = random_posterior(2, num_layers=3).posterior(torch.rand(4, 12)), slice(1, 3)
-    selected = q.select(some)
-    assert selected.mean.equal(q.mean[some]) and selected.logvar.equal(q.logvar[some])
-    for layer, layer_of_all in zip(selected.layers, q.layers, strict=True):
-        assert all(a.equal(b[some]) for a, b in zip(layer, layer_of_all, strict=True))
-
-
 def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
     model = random_posterior(2, num_layers=3)
     x, noise = torch.randint(0, 2, (4, 12), dtype=torch.uint8), torch.randn(4, 2)
@@ -235,44 +202,18 @@ def test_elbo_of_a_planar_posterior_has_the_mean_of_its_weights():
     )
 
 
-def planar_posterior(count: int = 3, size: int = 2) -> autoencoder.Posterior:
-    """A posterior in float64 with layers that bend."""
-    generator = torch.Generator().manual_seed(5)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    flat = [draw(1, width) for _ in range(count) for width in (size, size, 1)]
-    return autoencoder.Posterior.from_parameters(draw(1, size), 0.3 * draw(1, size), flat)
-
-
 def test_path_gradient_of_a_planar_posterior_is_the_density_s_slope_along_the_draw():
-    """By central differences: the density, through the inverse of its layers, stays; the draw moves."""
-    fixed, noise = planar_posterior(), torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(6)).double()
-    flat = [fixed.mean, fixed.logvar, *(p for layer in fixed.layers for p in layer)]
-    leaves = [p.clone().requires_grad_() for p in flat]
-
-    def build(values: list[torch.Tensor]) -> autoencoder.Posterior:
-        layers = list(zip(values[2::3], values[3::3], values[4::3], strict=True))
-        return autoencoder.Posterior(values[0], values[1], layers)
-
-    z, log_q = build(leaves).path_sample(noise)
-    expected_z, expected_log_q = fixed.sample(noise)
-    torch.testing.assert_close(z, expected_z)
-    torch.testing.assert_close(log_q, expected_log_q)
-    gradients = torch.autograd.grad(log_q.sum(), leaves)
-    step = 1e-6
-    for place, (parameter, gradient) in enumerate(zip(flat, gradients, strict=True)):
-        for index in np.ndindex(*parameter.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = [p.clone() for p in flat]
-                moved[place][index] += sign * step
-                moved_z, _ = build(moved).sample(noise)
-                ends.append(inference_gap.log_density(fixed, moved_z[0]).sum())
-            assert gradient[index].item() == pytest.approx(
-                ((ends[0] - ends[1]) / (2 * step)).item(), rel=1e-4, abs=1e-6
-            )
+    """The derivative in the mean, which moves the draw alone, is the one in the noise, over the deviation."""
+    with torch.no_grad():
+        q = random_posterior(2, num_layers=3).double().posterior(torch.rand(4, 12))
+    noise = torch.randn(4, 1, 2, dtype=torch.float64, requires_grad=True)
+    z, log_q = q.sample(noise)
+    (expected,) = torch.autograd.grad(log_q.sum(), noise)
+    mean = q.mean.clone().requires_grad_()
+    path_z, path_log_q = q._replace(mean=mean).path_sample(noise.detach())
+    torch.testing.assert_close((path_z, path_log_q), (z, log_q))
+    (found,) = torch.autograd.grad(path_log_q.sum(), mean)
+    torch.testing.assert_close(found, expected.squeeze(1) * torch.exp(-0.5 * q.logvar))
 
 
 @pytest.mark.parametrize("num_layers", [0, 2])

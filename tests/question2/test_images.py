@@ -40,7 +40,7 @@ def test_every_configuration_trains_and_writes_what_it_should(tmp_path, name):
     assert step == 7 and [line["step"] for line in lines] == [5, 7]
     (folder,) = tmp_path.iterdir()
     assert lines == [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {path.name for path in folder.glob("*.png")} == {"samples_000007.png", "trained_samples_000007.png"}
+    assert {path.name for path in folder.glob("*.png")} == {"samples_000007.png"}
     assert any(path.name.startswith("events.out") for path in folder.iterdir())
     assert all(torch.isfinite(p).all() for p in players.averaged.parameters())
     assert not torch.equal(players.averaged.layers[0].weight, players.generator.layers[0].weight)
@@ -84,7 +84,7 @@ def test_time_limit_stops_cleanly_and_the_same_command_resumes(tmp_path, capsys)
     assert state["step"] == 30 and (folder / "result.json").exists()
     generator = image_runs.load_generator(folder / "generator.pt")
     for name, value in generator.named_parameters():  # float16 has 11 bits
-        torch.testing.assert_close(value, state["players"]["averaged"][name], rtol=2**-11, atol=1e-7)
+        torch.testing.assert_close(value, state["averaged"][name], rtol=2**-11, atol=1e-7)
     assert generator(torch.randn(3, SMALL["generator_dimz"])).shape == (3, 3, 32, 32) and not generator.training
 
 
@@ -112,7 +112,7 @@ def test_what_is_scored_is_what_is_kept(tmp_path):
     )
     eval_step = images.evaluation(SMALL["generator_dimz"])
     critic = Critic(SMALL["critic_dimh"], sn=True)
-    critic.load_state_dict(checkpoint.load(folder / "checkpoint.pt")["players"]["critic"])
+    critic.load_state_dict(checkpoint.load(folder / "checkpoint.pt")["critic"])
     _, scores = eval_step(score.batches(images.test, 60), critic, image_runs.load_generator(folder / "generator.pt"))
     final = json.loads((folder / "result.json").read_text())["final"]
     assert (scores["FID"], scores["IS"]) == (final["FID-C"], final["IS-C"])

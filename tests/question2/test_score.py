@@ -105,24 +105,21 @@ def test_inceptions_features_are_torch_fidelitys_and_other_weights_are_refused(r
     torch.testing.assert_close(features, theirs(images)[0])
 
 
-def test_weights_that_cannot_be_had_give_the_classifier_only_where_that_is_allowed(monkeypatch, capsys):
+@pytest.mark.parametrize("folder", ["cache", "file"])
+def test_weights_that_cannot_be_had_give_the_classifier_only_where_that_is_allowed(
+    monkeypatch, tmp_path, capsys, folder
+):
+    """There is no network, or the cache cannot be written."""
+
     def offline(*args, **kwargs):
         raise OSError("no network")
 
+    (tmp_path / "file").touch()
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/tmp/nonexistent-hub")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / folder / "torch"))
     assert score.network("auto").suffix == "-C"
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.endswith("own classifier instead.\n")
-    with pytest.raises(data.DataUnavailableError, match="--inception_weights"):
-        score.network("inception")
-
-
-def test_a_cache_that_cannot_be_written_gives_the_classifier(monkeypatch, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
-    assert score.network("auto").suffix == "-C"
-    assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(data.DataUnavailableError, match="--inception_weights"):
         score.network("inception")
 

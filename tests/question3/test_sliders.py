@@ -31,10 +31,9 @@ def test_every_slider_moves_points_grid_and_density(name):
 
 
 def test_a_layer_without_normal_or_inverse_is_drawn():
-    picture = sliders.LayerPicture()
     zero = torch.zeros(2)
-    flat = panels(picture.png(torch.ones(2), zero, torch.tensor(0.0)))
-    folded = panels(picture.png(torch.tensor([-3.0, 0.0]), torch.tensor([3.0, 0.0]), torch.tensor(0.0)))
+    flat = panels(sliders.picture(torch.ones(2), zero, torch.tensor(0.0)))
+    folded = panels(sliders.picture(torch.tensor([-3.0, 0.0]), torch.tensor([3.0, 0.0]), torch.tensor(0.0)))
     assert all((a != b).mean() > 0.005 for a, b in zip(flat, folded, strict=True))
     assert torch.isnan(plots.hyperplane(zero, torch.tensor(1.0))).all()
 
