@@ -360,7 +360,9 @@ def report(result: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = parse(Hyperparameters, "Train planar flows from samples and from densities (questions 3.7 and 3.9).", argv)
+    options = parse(
+        Hyperparameters, "Train planar flows from samples and from densities (questions 3.7 and 3.9).", argv
+    )
     with interruption.one_line_errors():
         result = run(options)
         print(report(result))
