@@ -28,7 +28,8 @@ DESCRIPTION = "Play the dirac game and train GANs of images (question 2)."
 EXAMPLES = """examples:
   run_exp.py --config dirac-jsd-2 --seed 20012345 --animate     one game from your own seed, with a film of it
   run_exp.py --config 'dirac-*'                                 all of them
-  run_exp.py --config cifar10-jsd-3 --dataset digits --generator_dimh 8 --critic_dimh 8 --max_iters 500
+  run_exp.py --config cifar10-jsd-3 --dataset digits --generator_dimh 8 --critic_dimh 8 --generator_lr 2e-3
+             --critic_lr 4e-3 --generator_alpha_ema 0.99 --max_iters 800      digits from a small GAN, in minutes
   run_exp.py --config 'cifar10-*' --seed 1 2 3 --executor slurm --job_gpus 1 --summary"""
 
 
@@ -37,7 +38,7 @@ class Request:
     """What to do."""
 
     config: str = ""  # a configuration's name, or a pattern such as 'cifar10-*'
-    seed: list[int] = field(default_factory=list)  # one run for each: put your matricule number here (default: 31415)
+    seed: list[int] = field(default_factory=list)  # one run for each; left out, 31415. Put your matricule number here
     list: bool = False  # print the configurations, and stop
     summary: bool = False  # print the means and deviations over seeds of the finished runs in --out
     animate: bool = False  # make films of the dirac games
@@ -98,6 +99,15 @@ def run_alone(run: Run) -> None:
         raise TimeoutError("time was up (--max_minutes); run the same command to resume")
 
 
+def why_it_failed(run: Run) -> str:
+    """Do one run in a process of this machine; the empty string, or why it failed, which stops no other run."""
+    try:
+        run_alone(run)
+    except (InputError, OSError, FloatingPointError) as error:
+        return str(error)
+    return ""
+
+
 def run_as_jobs(runs: Sequence[Run], resources: jobs.Resources) -> dict[str, str]:
     """Do each run in a process or a job of its own. The runs that failed, and why."""
     calls = {run.label: (run,) for run in runs}
@@ -105,8 +115,9 @@ def run_as_jobs(runs: Sequence[Run], resources: jobs.Resources) -> dict[str, str
         return jobs.run_on_slurm(run_alone, calls, Path(runs[0].management.exp_path) / "jobs", resources)
     workers = min(len(runs), resources.parallel or usable_cores())
     with tqdm(total=len(runs), desc="local", unit=" runs") as bar:
-        jobs.run_in_processes(run_alone, calls, workers, usable_cores() // workers, lambda name: bar.update())
-    return {}
+        threads = usable_cores() // workers
+        results = jobs.run_in_processes(why_it_failed, calls, workers, threads, lambda name: bar.update())
+    return {label: why for label, why in results.items() if why}
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
@@ -131,12 +142,12 @@ def cli(argv: Sequence[str] | None = None) -> None:
             from question2.games import animate
 
             print("\n".join(f"film: {path}" for path in animate([run for run in runs if run.hp.task == "dirac"])))
-        if request.summary:
-            print(summary.write(management.exp_path))
-        for name, why in failed.items():
-            print(f"{name} failed: {why}", file=sys.stderr)
         if runs:
             print(f"everything is in {management.exp_path}")
+        for name, why in failed.items():
+            print(f"{name} failed: {why}", file=sys.stderr)
+        if request.summary:
+            print(summary.write(management.exp_path))
         if failed:
             raise SystemExit(1)
 

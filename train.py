@@ -183,8 +183,8 @@ def train_group(
 
 
 def score(record: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """Name, mean and standard error of a flow's NLL, divergence or loss, of the first that is known."""
-    return next(((key, record[key]) for key in ("nll", "kl", "loss") if key in record), ("", {}))
+    """Name, mean and standard error of the first that is known of a flow: NLL, divergence, loss, NLL of its data."""
+    return next(((key, record[key]) for key in ("nll", "kl", "loss", "train_nll") if key in record), ("", {}))
 
 
 def median_of(records: Sequence[dict[str, Any]]) -> int:
@@ -208,7 +208,6 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group: the work of one process."""
     group.out.mkdir(parents=True, exist_ok=True)
-    measure = score_from_samples if group.source == "samples" else score_from_density
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     with one_thread():
         flows, lines, seconds = train_group(group, workers, progress)
@@ -218,7 +217,11 @@ def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dic
                 "data": name,
                 "num_layers": group.num_layers,
                 "seed": seed,
-                **measure(flow, group.targets[name]),
+                **(
+                    score_from_samples(flow, group.targets[name], data=group.points[name])
+                    if group.source == "samples"
+                    else score_from_density(flow, group.targets[name])
+                ),
                 "curve": [[line["step"], line[f"{name}/seed_{seed}"]] for line in lines],
                 "seconds": seconds,
                 "folder": group.out.name,  # in the run's folder; it holds the checkpoint
@@ -252,7 +255,7 @@ def launch_experiments_from_samples(
 
     Returns:
         Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known, the curve of
-        its loss, and the folder of its checkpoint.
+        its loss, and the folder of its checkpoint. For your own points there is ``train_nll`` instead, on these points.
     """
     targets, points = {}, {}
     for name, value in density_dict.items():

@@ -144,7 +144,7 @@ def _fetch(split: str, path: Path) -> np.ndarray:
             failures.append(f"{url} ({error})")
     raise DataUnavailableError(
         f"{path} is missing, and its {split} split could not be downloaded. Tried: {'; '.join(failures)}. "
-        f"Put the file there by hand (the README says how), name its folder with --data FOLDER, or use --dataset digits."
+        "Put the file there by hand (the README says how), name its folder with --data FOLDER, or use --dataset digits."
     )
 
 

@@ -13,6 +13,12 @@ from question2.configurations import Management, plan
 MINUTES = {"quick": 0.3, "assignment": 1.6, "full": 1.6}
 SEED = 31415
 
+CAPTION = """\
+{name} ({game}), seed {seed}, {hp.max_iters} updates of step {hp.generator_lr}. From left: the generated point over the
+critic's slope on the vector field, from its start (circle) to its end (dot), with the real point (cross) and, where one
+is kept, the moving average (orange); the parameters over the first 300 updates; the generated point over all updates;
+the game in the space of its three parameters."""
+
 
 def run(options: Options) -> dict[str, Any]:
     """Play every configuration from the same starting points."""
@@ -27,12 +33,15 @@ def run(options: Options) -> dict[str, Any]:
         trajectory = games.load_trajectory(one)
         assert trajectory is not None
         played.append((one.name, one.hp.game, trajectory))
-        caption = f"{one.name}: a game over its vector field, its first updates, all of them, and the game in space."
+        caption = CAPTION.format(game=dirac_plots.describe(one.hp.game), name=one.name, seed=seed, hp=one.hp)
         dirac_plots.final_plot(captioned(options.figures / f"dirac_{one.name}.svg", caption), *played[-1])
         penalty = {"penalty": one.hp.critic_reg_type, "weight": one.hp.critic_reg_cf}
         setting = {"name": one.name, "loss": one.hp.loss_type, **penalty, "ema": one.hp.generator_alpha_ema}
         rows.append({**setting, **results[one.label]})
-    caption = "Each game over its vector field, from its start (circle) to its end (dot), with its average (orange)."
+    caption = (
+        "Each game over its vector field, from its start (circle) to its end (dot), with the real point (cross) and the"
+        " moving average (orange). 'dirac-jsd-1, 6' stands for configurations 1 and 6: the average changes no game."
+    )
     dirac_plots.overview(captioned(options.figures / "dirac_overview.svg", caption), played)
     for loss in AVAILABLE_LOSSES:
         shown = [one for one in played if one[1].loss_type == loss]

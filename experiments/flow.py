@@ -39,7 +39,8 @@ def run(options: Options) -> dict[str, Any]:
     result = train.run(asked)
     flows = median_flows(Path(asked.out), result["runs"])
     for source in asked.source:
-        rows = {TARGETS[name]: [flows[source, name, k] for k in asked.num_layers] for name in asked.targets}
+        learnt = [name for name in asked.targets if source == "density" or TARGETS[name].sampler]
+        rows = {TARGETS[name]: [flows[source, name, k] for k in asked.num_layers] for name in learnt}
         caption = f"Targets and flows that learnt them from {source}, by number of layers: densities and draws."
         plots.compare(captioned(options.figures / f"flow_{source}.svg", caption), source, rows)
     caption = "Single planar layers applied to a standard normal distribution and to a square grid."

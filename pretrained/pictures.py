@@ -36,7 +36,9 @@ def draw(axes: Axes, name: str, seed: int = 0, count: int = 64) -> None:
         axes.imshow(grid.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="bicubic")
         axes.set_axis_off()
     score, value = next(iter(row["scores"].items()))
-    axes.set_title(f"{name}\n{score} {value:.4g}")
+    meaning = ", lower is better" if score.startswith("FID") else " nats"
+    title = score.replace("‖", r"$\Vert$")  # which the typeface lacks
+    axes.set_title(f"{name}\n{title} ${value:.4g}${meaning}")
 
 
 def sheet(names: Sequence[str], seed: int = 0, count: int = 64, columns: int = 4, progress: bool = False) -> Figure:

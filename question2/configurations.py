@@ -182,7 +182,8 @@ LEGEND = """\
 loss: Jensen-Shannon divergence or Wasserstein distance. penalty: on the critic's gradient, with its weight, GP around
 1 between the data, R1 around 0 at real data. EMA: the share that a moving average of the generator keeps. updates: of
 the generator. All dirac games together take about a minute on two cores. The cifar10 runs are for a GPU: on two cores
-they take days. With --generator_dimh 32 --critic_dimh 32 --max_iters 10000 each takes 20 (jsd-1) to 50 minutes (R1)."""
+they take days; a T4 needs 4 (jsd-1) to 7 hours (R1) each for their arithmetic alone, an estimate, not a measurement.
+With --generator_dimh 32 --critic_dimh 32 --max_iters 10000 each takes 20 (jsd-1) to 50 minutes (R1) on two cores."""
 
 
 def table(pattern: str = "*") -> str:

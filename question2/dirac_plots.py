@@ -92,8 +92,9 @@ def final_plot(path: str | Path, name: str, game: Game, trajectory: Trajectory) 
         over_first_updates(first, game, trajectory)
         over_all_updates(every, game, trajectory)
         in_space(space, game, trajectory)
-        above: dict[str, Any] = {"loc": "center right", "bbox_to_anchor": (1.0, 1.73 / height), "borderaxespad": 0}
-        drawing.legend(*first.get_legend_handles_labels(), ncols=4, columnspacing=1, **above)
+        above: dict[str, Any] = {"loc": "center right", "bbox_to_anchor": (0.74, 1.73 / height), "borderaxespad": 0}
+        above |= {"ncols": 4, "columnspacing": 0.9, "handlelength": 1.3, "handletextpad": 0.4}
+        drawing.legend(*first.get_legend_handles_labels(), **above)
         figures.save(drawing, path)
 
 

@@ -101,7 +101,7 @@ def rotation(game: Game, matrix: np.ndarray, size: Callable[[complex], float]) -
 
 
 def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | None:
-    """Predict games from starting points (ψ₀, ψ₁, θ), ``(n, 3)``; None for optimisers other than SGD.
+    """Predict games from starting points (ψ₀, ψ₁, θ), ``(n, 3)``; None for other optimisers or penalties.
 
     The eigenvalues describe the linearised game exactly, but the game is not linear. So we integrate the flow of the
     modified field from each start and measure it like a game. The moving average is a linear filter of the flow. If
@@ -111,7 +111,7 @@ def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | Non
         The values of :func:`dirac.measure` without the amplitudes of single games, and the eigenvalues as (real,
         imaginary) in continuous time (``flow``) and per update (``update``).
     """
-    if game.optimizer != "SGD":
+    if game.optimizer != "SGD" or game.reg_type not in (None, "R1", "GP"):
         return None
     flow, mu = rotation(game, jacobian(game), np.real), rotation(game, alternating(game), abs)
     eigenvalues = {"flow": [flow.real, flow.imag], "update": [mu.real, mu.imag]}

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 import dirac
 from lab import checkpoint, jobs
 from lab.device import usable_cores
-from lab.files import write_json
+from lab.files import read_json, write_json
 from lab.options import determining
 from lab.record import Record
 from question2 import dirac_theory
@@ -35,11 +35,13 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
     with contextlib.ExitStack() as stack:
         for run in runs:
             stack.enter_context(run.claim())
-        bar = stack.enter_context(tqdm(total=len(calls), desc="dirac", unit=" groups", disable=not progress))
+        bar = stack.enter_context(tqdm(total=len(runs), desc="dirac", unit=" games", disable=not progress))
         if workers > 1:
-            played = jobs.run_in_processes(run_together, calls, workers, 1, done=lambda name: bar.update())
+            done = lambda name: bar.update(len(calls[name][0]))  # noqa: E731
+            played = jobs.run_in_processes(run_together, calls, workers, 1, done)
         else:
             played = {name: run_together(*arguments) for name, arguments in calls.items()}
+            bar.update(len(runs))
         results = {label: result for group in played.values() for label, result in group.items()}
         for seed in dict.fromkeys(run.hp.seed for run in runs):
             shown = [run for run in runs if run.hp.seed == seed and run.management.viz]
@@ -70,6 +72,8 @@ def load_trajectory(run: Run) -> dirac.Trajectory | None:
 def run_together(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Play the games of some runs that differ in seed and average alone side by side. Results by label."""
     missing = [run for run in runs if load_trajectory(run) is None]
+    for run in missing:
+        (run.folder / "result.json").unlink(missing_ok=True)
     if missing:
         hp = max((run.hp for run in missing), key=lambda hp: hp.generator_alpha_ema is not None)
         starts = zip(*(dirac.starting_points(run.hp.seed, run.hp.games) for run in missing), strict=True)
@@ -87,8 +91,11 @@ def run_together(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def finish_game(run: Run) -> dict[str, Any]:
-    """Set what theory predicts beside what a game did, write its metrics, and draw it."""
+    """Set what theory predicts beside what a game did, write its metrics, and draw it, unless all of this is there."""
     hp, folder = run.hp, run.folder
+    last = folder / ("trajectory.png" if run.management.viz else "metrics.jsonl")
+    if last.exists() and (finished := read_json(folder / "result.json")) is not None:
+        return finished
     trajectory = load_trajectory(run)
     assert trajectory is not None, folder
     result = dirac_theory.compare(hp.game, trajectory)

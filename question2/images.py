@@ -178,9 +178,12 @@ def train(
                 total.zero_()
             if evaluates:
                 kept = as_kept(players.averaged)
+                trained = as_kept(players.generator)
                 sample_grid(folder / f"samples_{step:06}.png", kept)
+                if hp.generator_alpha_ema is not None:  # in a short run the average still holds its first weights
+                    sample_grid(folder / f"trained_samples_{step:06}.png", trained)
                 if evaluate:
-                    record.add(step, **evaluate(players.critic, kept, as_kept(players.generator), last))
+                    record.add(step, **evaluate(players.critic, kept, trained, last))
             minutes = (time.monotonic() - saved) / 60
             if last or ((logs or evaluates) and minutes >= management.checkpoint_minutes):
                 state.save(step=step, seconds=seconds, lines=record.lines)
@@ -234,7 +237,8 @@ def run_all(runs: Sequence[Run], progress: bool = True) -> tuple[list[Run], Imag
     """
     deadline = time.monotonic() + (60 * runs[0].management.max_minutes or math.inf)
     images = load_images(runs[0].management)
-    print(f"{images.dataset}: {len(images.train)} training images", flush=True)
+    unscored = "" if images.network else ", not scored (--scores classifier scores them)"
+    print(f"{images.dataset}: {len(images.train)} training images{unscored}", flush=True)
     warn_if_busy()
     runs = [dataclasses.replace(run, management=images.management) for run in runs]
     with contextlib.ExitStack() as folders:

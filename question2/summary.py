@@ -10,6 +10,10 @@ from lab.options import InputError, determining
 from question2.configurations import Hyperparameters, Management, Run
 
 LEFT_OUT = ("step", "samples")
+GAMES_LEGEND = """\
+predicted/measured, medians over the starting points. Predicted: by the update's modified equation; the report's theory
+is the linearised game. Period in updates; amplitude: the largest distance between the generated and the real point in
+the last tenth of the updates; average: that of the moving average."""
 
 
 def report(runs: Sequence[Run], results: Mapping[str, dict[str, Any] | None]) -> str:
@@ -22,6 +26,11 @@ def report(runs: Sequence[Run], results: Mapping[str, dict[str, Any] | None]) ->
             last = result["metrics"][-1] if result else {}
             numbers = ", ".join(f"{key} {value:.5g}" for key, value in last.items())
             lines.append(f"{run.label}: {numbers or 'out of time; run the same command to resume'}")
+            if result:
+                grids = f"{run.folder}/samples_{last['step']:06}.png"
+                lines.append(
+                    f"  samples of the averaged generator: {grids}; trained_{Path(grids).name}: of the trained"
+                )
     return "\n".join(lines)
 
 
@@ -39,9 +48,7 @@ def games_table(results: Mapping[str, dict[str, Any] | None]) -> str:
         averaged = result["measured"].get("averaged")
         cells.append(f"{averaged['amplitude']:9.2g}" if averaged else f"{'-':>9}")
         lines.append(f"{name:22} {' '.join(cells)}")
-    lines.append("predicted/measured, medians over the starting points; period in updates; amplitude: the largest")
-    lines.append("distance between generated and real point in the last tenth; average: that of the moving average")
-    return "\n".join(lines)
+    return "\n".join([*lines, GAMES_LEGEND])
 
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:
@@ -72,7 +79,8 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
         first = runs[0][0]
         for config, _ in runs[1:]:
             if other := [key for key in first if key in fixed and config.get(key) != first[key]]:
-                raise InputError(f"the runs of {name} in {folder} differ in {', '.join(other)} and cannot be averaged")
+                differ = f"the runs of {name} in {folder} differ in {', '.join(other)} (seed {config['seed']})"
+                raise InputError(f"{differ} and cannot be averaged")
         keys = set.intersection(*(set(values) for _, values in runs))
         columns = {key: spread([values[key] for _, values in runs]) for key in runs[0][1] if key in keys}
         rows.append({"name": name, "seeds": [config["seed"] for config, _ in runs], "numbers": columns})

@@ -82,8 +82,8 @@ def over_depth(
 ) -> None:
     """The target once, and beside it each flow with its seed: density above, draws below.
 
-    Below the target is the flow's input: the data, or noise. Where only the data are known, they are above too. The
-    data are the target's data set where none are given.
+    Below the target, which may be unknown, is the flow's input: the data, or noise. The data are the target's data set
+    where none are given.
     """
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     if source == "samples":
@@ -92,7 +92,7 @@ def over_depth(
     else:
         start, draws = ("noise", histogram(noise)), [histogram(flow(noise)[0]) for _, flow in flows]
     known = source == "density" or target.sampler is not None
-    above = [("target", target_density(target)) if known else start]
+    above = [("target", target_density(target)) if known else ("no target is known", np.zeros_like(start[1]))]
     above += [(f"k = {len(flow.layers)}, seed {seed}", flow_density(flow, source)) for seed, flow in flows]
     below = [start, *(("draws", density) for density in draws)]
     draw_rows(path, [above, below], figures.WIDTH / 4)

@@ -211,7 +211,10 @@ def test_a_game_does_not_depend_on_the_batch_and_is_that_of_the_plain_loop(optim
     assert together.averaged[-1, 0] == pytest.approx(averaged.theta.item(), rel=1e-4)
 
 
-def test_nothing_is_predicted_of_other_optimisers():
-    game = Game("W1", optimizer="Adam")
+@pytest.mark.parametrize("changes", [{"optimizer": "Adam"}, {"reg_type": "own"}])
+def test_nothing_is_predicted_of_other_optimisers_and_penalties(changes, monkeypatch):
+    monkeypatch.setitem(gan.PENALTIES, "own", lambda p, cp, q, cq, critic: cp.square().mean())
+    monkeypatch.setattr(gan, "AVAILABLE_REGULARIZERS", list(gan.PENALTIES))
+    game = Game("W1", **changes)
     result = dirac_theory.compare(game, dirac.play(game, torch.ones(2), torch.ones(2, 2), 20))
     assert result["predicted"] is None and result["measured"]["verdict"]

@@ -174,6 +174,26 @@ def test_the_same_seed_gives_the_same_numbers_alone_and_among_others(tmp_path):
     assert not torch.equal(other["theta"], states[0]["theta"])
 
 
+@pytest.mark.slow
+def test_a_finished_game_is_neither_played_nor_drawn_again(tmp_path):
+    command = ["--config", "dirac-w1-[12]", "--out", str(tmp_path), *SHORT]
+    run_exp.cli(command)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*") if path.name != "config.json"}
+    run_exp.cli(command)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+@pytest.mark.slow
+def test_a_local_run_that_fails_stops_no_other(tmp_path, capsys):
+    run_exp.cli(["--config", "dirac-w1-1", "--seed", "1", "--out", str(tmp_path), *SHORT, "--games", "3"])
+    with pytest.raises(SystemExit) as stop:
+        run_exp.cli(
+            ["--config", "dirac-w1-1", "--seed", "1", "2", "--out", str(tmp_path), *SHORT, "--executor", "local"]
+        )
+    assert stop.value.code == 1 and "dirac-w1-1-1 failed: " in capsys.readouterr().err
+    assert (tmp_path / "dirac-w1-1-2" / "result.json").exists()
+
+
 def test_list_names_every_configuration(capsys):
     run_exp.cli(["--list"])
     printed = capsys.readouterr().out

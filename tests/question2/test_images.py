@@ -40,7 +40,7 @@ def test_every_configuration_trains_and_writes_what_it_should(tmp_path, name):
     assert step == 7 and [line["step"] for line in lines] == [5, 7]
     (folder,) = tmp_path.iterdir()
     assert lines == [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {path.name for path in folder.glob("*.png")} == {"samples_000007.png"}
+    assert {path.name for path in folder.glob("*.png")} == {"samples_000007.png", "trained_samples_000007.png"}
     assert any(path.name.startswith("events.out") for path in folder.iterdir())
     assert all(torch.isfinite(p).all() for p in players.averaged.parameters())
     assert not torch.equal(players.averaged.layers[0].weight, players.generator.layers[0].weight)

@@ -96,10 +96,10 @@ def test_panels_are_target_data_density_and_draws(drawn, tmp_path):
         assert np.corrcoef(exact[:-1:2, :-1:2].ravel(), counted.ravel())[0, 1] > 0.9
 
 
-def test_data_alone_stand_for_an_unknown_target(drawn, tmp_path):
+def test_an_unknown_target_is_not_drawn(drawn, tmp_path):
     plots.over_depth(tmp_path / "b.png", OWN, "samples", [(1, random_flow())], SINE.data_set())
     above, _, below, _ = drawn[0].axes[:4]
-    assert above.get_title() == below.get_title() == "data"
+    assert (above.get_title(), below.get_title()) == ("no target is known", "data")
 
 
 def test_a_layer_moves_its_points_and_they_keep_their_colours(drawn, tmp_path):
