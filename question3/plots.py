@@ -65,11 +65,13 @@ def histogram(points: Tensor) -> np.ndarray:
     return counts / (len(points) * (edges[1] - edges[0]) ** 2)
 
 
-def draw_rows(path: str | Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]], width: float) -> None:
+def draw_rows(path: str | Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> None:
     """Densities with their titles in rows, all on one scale, which few data with their noisy histogram do not set."""
     panels = [panel for row in rows for panel in row]
     norm = Normalize(0, max(density.max() for title, density in panels if title != "data"))
-    with figures.figure(path, columns=len(rows[0]), rows=len(rows), size=(width, 1.65), **EDGES) as places:
+    columns = len(rows[0])
+    width = min(figures.WIDTH / columns, 1.35 + 1 / columns)  # the colour bar and the labels take an inch
+    with figures.figure(path, columns=columns, rows=len(rows), size=(width, 1.65), **EDGES) as places:
         for axes, (title, density) in zip(places, panels, strict=True):
             show(axes, density, title, norm)
         label_edges(places)
@@ -93,9 +95,9 @@ def over_depth(
         start, draws = ("noise", histogram(noise)), [histogram(flow(noise)[0]) for _, flow in flows]
     known = source == "density" or target.sampler is not None
     above = [("target", target_density(target)) if known else ("no target is known", np.zeros_like(start[1]))]
-    above += [(f"k = {len(flow.layers)}, seed {seed}", flow_density(flow, source)) for seed, flow in flows]
+    above += [(f"flow, $k = {len(flow.layers)}$, seed {seed}", flow_density(flow, source)) for seed, flow in flows]
     below = [start, *(("draws", density) for density in draws)]
-    draw_rows(path, [above, below], figures.WIDTH / 4)
+    draw_rows(path, [above, below])
 
 
 @torch.no_grad()
@@ -112,7 +114,7 @@ def compare(path: str | Path, source: str, rows: Mapping[Target, Sequence[tuple[
             learnt = flow_density(flow, source) if source == "samples" else histogram(flow(noise)[0])
             panels.append((f"$k = {len(flow.layers)}$, seed {seed}", learnt))
         shown.append(panels)
-    draw_rows(path, shown, figures.WIDTH / len(shown[0]))
+    draw_rows(path, shown)
 
 
 @torch.no_grad()
