@@ -52,7 +52,8 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
     rows = sorted(rows, key=lambda row: row["loss"])
     panels = len(rows) + (len(rows) > 1)
     columns = min(3, panels)
-    size = (figures.WIDTH / max(2, columns), 1.9)
+    size = (figures.WIDTH / max(2, columns), 2.0)
+    updates = max(step for row in rows for run in row["runs"] for step, _ in run["metric"])
     with figures.figure(path, columns=columns, rows=-(-panels // columns), size=size) as places:
         for i, (axes, row) in enumerate(zip(places, rows, strict=False)):
             draw_configuration(axes, row, rows, name, first=i % columns == 0, last=i % columns == columns - 1)
@@ -62,6 +63,8 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
             axes.set_visible(False)
         for axes in places:
             axes.set_xlabel("")
+            axes.set_xlim(0, updates)
+            axes.xaxis.set_major_locator(MaxNLocator(2, steps=[5, 10]))
         places[0].figure.supxlabel("generator updates")
 
 
@@ -80,13 +83,10 @@ def draw_configuration(
         figures.logarithmic(axes, metric)
         axes.set_ylim(0.85 * min(metric), 1.15 * max(metric))
     axes.set_title(row["name"])
-    axes.xaxis.set_major_locator(MaxNLocator(2, steps=[5, 10]))
     if not first:
         axes.set_ylabel("")
-        axes.tick_params(labelleft=False)
     if not last:
         right.set_ylabel("")
-        right.tick_params(labelright=False)
 
 
 def share_distances(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
@@ -108,8 +108,6 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> Non
     axes.yaxis.set_label_position("right")
     axes.spines["left"].set_visible(False)
     axes.spines["right"].set_visible(True)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(2, steps=[5, 10]))
     axes.set(title="all averages", xlabel="generator updates", ylabel=name)
     axes.legend(ncols=2, loc="upper right", handlelength=1.7, columnspacing=0.8, borderaxespad=0)
 

@@ -20,7 +20,7 @@ ASKED_FOR = -102.0  # nats, the validation ELBO of the assignment
 def run(options: Options) -> dict[str, Any]:
     """Train the other settings in some seeds, and draw them beside the prescribed one."""
     settings = {name: train_vaes(options, name, SEEDS, changes)[0] for name, changes in SETTINGS.items()}
-    beside = {"assignment": options.result("vae"), **settings}
-    caption = "ELBO over training of the prescribed and the tuned settings: mean and range over seeds."
+    beside = {"prescribed": options.result("vae"), **settings}
+    caption = "ELBO over training of the prescribed and the tuned settings, a line for each seed."
     plots.training(captioned(options.figures / "vae_tuned_training.svg", caption), beside, ASKED_FOR)
     return {"settings": settings}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from lab import figures
@@ -16,30 +17,30 @@ from question1 import inference_gap
 from question1.autoencoder import VAE, Posterior
 
 THIRD = ((figures.WIDTH - 0.2) / 3, 2.0)
-MARKS = "osD^v"  # to tell the curves apart in greyscale
 
 
 def training(path: Path, settings: dict[str, Any], target: float | None = None) -> None:
-    """ELBO over the epochs, of the training batches (dotted) and the validation set: mean and range over seeds.
+    """ELBO over the epochs, of the training batches (dotted) and the validation set: a line for each seed.
 
-    ``settings`` maps names to ``runs``, each with its ``history``; ``target`` is an ELBO in nats (dashed).
+    ``settings``, a panel each, maps names to ``runs``, each with its ``history``; ``target`` is an ELBO in nats.
     """
-    with figures.figure(path, size=(0.9 * figures.WIDTH, 2.6)) as (axes,):
-        shown = [] if target is None else [target]
-        for (name, setting), colour, mark in zip(settings.items(), figures.COLOURS, MARKS, strict=False):
-            for kind, line in {"train_elbo": ":", "valid_elbo": "-"}.items():
-                curves = np.array([[record[kind] for record in run["history"]] for run in setting["runs"]])
-                epochs = np.arange(1, curves.shape[1] + 1)
-                label = f"{name}, {kind.split('_')[0]}"
-                axes.plot(epochs, curves.mean(0), line, color=colour, label=label, marker=mark, markevery=[-1], ms=4)
-                axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
-                shown += curves[:, -1].tolist()
-        if target is not None:
-            axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=f"target, ${target:g}$")
+    size = (figures.WIDTH / max(2, len(settings)), 2.4)
+    shown = [] if target is None else [target]
+    with figures.figure(path, columns=len(settings), size=size, sharey=True) as columns:
+        for axes, (name, setting) in zip(columns, settings.items(), strict=True):
+            for kind, line, colour in (("train", ":", figures.COLOURS[1]), ("valid", "-", figures.COLOURS[0])):
+                for i, run in enumerate(setting["runs"]):
+                    curve = [record[f"{kind}_elbo"] for record in run["history"]]
+                    label = None if i else {"train": "training batches", "valid": "validation set"}[kind]
+                    axes.plot(range(1, len(curve) + 1), curve, line, color=colour, linewidth=0.8, label=label)
+                    shown.append(curve[-1])
+            if target is not None:
+                axes.axhline(target, color="black", linestyle="--", linewidth=0.8, label=f"target, ${target:g}$")
+            axes.set(title=name, xlabel="epoch", xlim=(0, None))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
         low, high = min(shown), max(shown)
-        ylim = (low - 0.25 * abs(low), high + 0.02 * abs(high))
-        axes.set(xscale="log", xlabel="epoch", ylabel="ELBO (nats)", ylim=ylim)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        columns[0].set(ylabel="ELBO (nats)", ylim=(low - 0.2 * abs(low), high + 0.02 * abs(high)))
+        columns[0].legend(loc="lower right")
 
 
 def bound(path: Path, bounds: list[dict[str, Any]]) -> None:

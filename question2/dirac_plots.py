@@ -185,7 +185,7 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], co
             _, game, trajectory = panel[-1]  # with the average, where there is one
             draw_game(place, game, trajectory, side)
             numbers = ", ".join(name.split("-")[-1] for name, _, _ in panel[1:])
-            place.set_title(f"{panel[0][0]}{numbers and f', {numbers}'}\n{describe(game)}")
+            place.set_title(f"{panel[0][0]}{numbers and f', {numbers}'}\n{describe(game)}", linespacing=1.5)
         places[0].figure.supxlabel(SLOPE)
         places[0].figure.supylabel(POINT)
 
@@ -207,7 +207,7 @@ def final_plots(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]],
             draw_game(plane, game, trajectory, side)
             over_first_updates(first, game, trajectory)
             over_all_updates(every, game, trajectory)
-            plane.set_title(f"{name}\n{describe(game)}")
+            plane.set_title(f"{name}\n{describe(game)}", linespacing=1.5)
             plane.set(xlabel="$\\psi_0$", ylabel="$\\theta$")
             for axes in (first, every):
                 axes.set_ylim(-highest, highest)

@@ -158,9 +158,9 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
     """
     points, lines = points_and_lines()
     _, _, w, b = cases[0]
-    panels_of = [(f"before\n(colours by\n$w={vector(w)}$, $b={b:g}$)", torch.zeros(2), w, b)]
+    panels_of = [("before", torch.zeros(2), w, b)]
     for title, u, w, b in cases:
-        numbers = f"$u={vector(u)}$\n$w={vector(w)}$\n$b={b:g}$, $w\\cdot u={torch.dot(w, u):g}$"
+        numbers = f"$u={vector(u)}$\n$w={vector(w)}$, $b={b:g}$"
         panels_of.append((f"{title}\n{numbers}", u, w, b))
     columns = (len(panels_of) + 1) // 2
     with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.95), **EDGES) as panels:
@@ -169,13 +169,16 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
             axes.plot(*moved.permute(2, 1, 0), color="0.6", linewidth=0.3, zorder=0)
             after, side = planar_transformation(points, u, w, b), points @ w + b > 0
             for mask, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
-                axes.plot(*after[mask].T, ".", color=colour, markersize=1.4, markeredgewidth=0)
+                axes.plot(*after[mask].T, ".", color=colour, markersize=2.2, markeredgewidth=0)
             axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
-            axes.set(
-                title=title, xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal"
-            )
+            axes.set_title(title, linespacing=1.3)
+            if u.any():
+                axes.text(-6, -6, f"$w\\cdot u={torch.dot(w, u):g}$", bbox={"color": "white", "pad": 0.5})
+            axes.set(xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal")
             axes.grid(visible=False)
         label_edges(panels, "x")
+        for axes in panels:
+            axes.tick_params(labelbottom=True)
 
 
 def vector(values: Tensor) -> str:
@@ -213,9 +216,10 @@ def bends(path: str | Path, products: Sequence[float]) -> None:
 
 
 def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any]) -> None:
-    """Distance from the limit over depth: each seed a point, their mean a line; tuned flows as crosses.
+    """Distance from the limit over depth: each seed a point, their mean a line.
 
-    From samples there is a second limit, that of a finite data set, which grows with the number of parameters.
+    Crosses are means of flows that were trained by natural gradient, to the right of their depth. From samples there
+    is a second limit, that of a finite data set, which grows with the number of parameters.
     """
     depths = list(dict.fromkeys(row["num_layers"] for row in settings))
     measures = {"samples": ("gap", "NLL $-$ entropy (nats)"), "density": ("kl", r"KL$(q\,\Vert\,p)$ (nats)")}
@@ -232,8 +236,9 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
                 axes.plot(k, [row[key]["mean"] for row in rows], linestyle=dashes, color=colour, label=name)
                 axes.plot(k, [row[key]["values"] for row in rows], ".", color=colour, markersize=4)
                 for row in (row for row in crosses if row["data"] == name):
-                    mark: dict[str, Any] = {"color": colour, "ms": 7, "mew": 1.5, "label": f"{name}, tuned"}
-                    axes.plot(row["num_layers"], row[key]["mean"], "x", **mark)
+                    # Beside the dots, and those of one target beside the other's.
+                    place = row["num_layers"] * 1.2 ** (1 + list(names).index(name))
+                    axes.plot(place, row[key]["mean"], "x", color=colour, ms=6, label=f"{name}, natural gradient")
             axes.set(xscale="log", yscale="log", ylim=(2e-3, 5), xlabel="layers $k$", ylabel=label)
             axes.set_title(f"from {source}")
             axes.set_xticks(depths, [str(k) for k in depths])
@@ -241,4 +246,5 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
         limit, deepest = tuned["limit_of_the_data"], tuned["settings"]["tuned"][0]["num_layers"]
         columns[0].plot(depths, [limit * k / deepest for k in depths], ":", color="0.5", linewidth=0.8)
         columns[0].text(0.45 * deepest, 0.5 * limit, "$P/(2N)$", color="0.4", ha="right", va="bottom")
-        columns[1].legend(ncols=2, loc="upper right", columnspacing=1)
+        drawing = columns[0].figure
+        drawing.legend(*columns[1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
