@@ -52,7 +52,7 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], name: str) -> None:
     rows = sorted(rows, key=lambda row: row["loss"])
     panels = len(rows) + (len(rows) > 1)
     columns = min(3, panels)
-    size = (figures.WIDTH / max(2, columns), 2.0)
+    size = (figures.WIDTH / max(2, columns), 1.85)
     updates = max(step for row in rows for run in row["runs"] for step, _ in run["metric"])
     with figures.figure(path, columns=columns, rows=-(-panels // columns), size=size) as places:
         for i, (axes, row) in enumerate(zip(places, rows, strict=False)):

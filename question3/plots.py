@@ -163,7 +163,7 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
         numbers = f"$u={vector(u)}$\n$w={vector(w)}$, $b={b:g}$"
         panels_of.append((f"{title}\n{numbers}", u, w, b))
     columns = (len(panels_of) + 1) // 2
-    with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.95), **EDGES) as panels:
+    with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.85), **EDGES) as panels:
         for axes, (title, u, w, b) in zip(panels, panels_of, strict=False):
             moved = planar_transformation(lines.view(-1, 2), u, w, b).view(lines.shape)
             axes.plot(*moved.permute(2, 1, 0), color="0.6", linewidth=0.3, zorder=0)
