@@ -109,7 +109,7 @@ def draw_distances(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> Non
     axes.spines["left"].set_visible(False)
     axes.spines["right"].set_visible(True)
     axes.set(title="all averages", xlabel="generator updates", ylabel=name)
-    axes.legend(ncols=2, loc="upper right", handlelength=1.7, columnspacing=0.8, borderaxespad=0)
+    axes.legend(ncols=2, loc="upper right", handlelength=1.4, columnspacing=0.6, borderaxespad=0)
 
 
 def draw_critics(path: Path, rows: Sequence[dict[str, Any]]) -> None:

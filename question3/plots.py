@@ -173,7 +173,7 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
             axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
             axes.set_title(title, linespacing=1.3)
             if u.any():
-                axes.text(-6, -6, f"$w\\cdot u={torch.dot(w, u):g}$", bbox={"color": "white", "pad": 0.5})
+                axes.text(-6, -6, f"$w\\cdot u={torch.dot(w, u):g}$", bbox={"color": "white", "pad": 0.5}, zorder=2.2)
             axes.set(xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal")
             axes.grid(visible=False)
         label_edges(panels, "x")
