@@ -159,7 +159,8 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
     Returns:
         ``verdict``; ``period`` in updates, from the angle covered in the second half; ``rate``, minus the slope of the
         logarithm of the distance from the target in (ψ₀, θ) there, None for the one-centred penalty; ``amplitude``, the
-        largest distance of θ from the target in the last tenth, and for the moving average the same (``averaged``).
+        largest distance of θ from the target in the last tenth, and for the moving average the same (``averaged``); and
+        ``rates`` and ``amplitudes`` of the single games.
     """
     plane = trajectory.plane - 1j * game.target
     tenth = max(1, len(plane) // 10)
@@ -175,16 +176,17 @@ def measure(trajectory: Trajectory, game: Game) -> dict[str, Any]:
     # Only whole turns, because the distance oscillates within a turn.
     period = int(np.clip(np.median(periods), 1, max(1, len(late) // 2)))
     whole = late[: 1 + (len(late) - 1) // period * period]
-    rate = None
+    rates = None
     if game.reg_type != "GP" and len(whole) > 1 and (np.abs(whole) > 0).all():
-        rate = float(np.median(-np.polyfit(np.arange(len(whole)), np.log(np.abs(whole)), 1)[0]))
+        rates = -np.polyfit(np.arange(len(whole)), np.log(np.abs(whole)), 1)[0]
     amplitudes = np.abs(plane.imag[-tenth:]).max(0)
     result: dict[str, Any] = {
         "verdict": verdict,
         "period": float(np.median(periods)) if verdict != "settles off the target" else None,
-        "rate": rate,
+        "rate": None if rates is None else float(np.median(rates)),
         "amplitude": float(np.median(amplitudes)),
         "amplitudes": amplitudes.tolist(),
+        "rates": None if rates is None else rates.tolist(),
     }
     if trajectory.averaged is not None:
         away = trajectory.averaged - game.target

@@ -128,7 +128,7 @@ def predict(game: Game, start: np.ndarray, updates: int) -> dict[str, Any] | Non
     states = np.stack([follow(game, each, updates) for each in start], axis=-1)
     averaged = None if game.alpha_ema is None else moving_average(states[:, 2], game.alpha_ema)
     found = measure(Trajectory(states[:, 2], states[:, :2], averaged), game)
-    found.pop("amplitudes", None)
+    found = {key: value for key, value in found.items() if key not in ("amplitudes", "rates")}
     return {**found, **eigenvalues}
 
 
