@@ -64,12 +64,15 @@ def verdict(question: Question, submission: Submission, sandbox: Sandbox, points
     if idle(source, question.functions):
         return _zero(question, points, NOT_ATTEMPTED, "the function does nothing yet")
     best = _with(question, source, sandbox, points, None)
-    for stand_in in question.stand_ins:
+    for number, stand_in in enumerate(question.stand_ins):
         if best.points == best.max or best.verdict == "missing":
             break
         found = _with(question, source, sandbox, points, stand_in)
-        # Of two zeros the second counts where one of them says that a part is still to be written.
-        if found.points > best.points or (best.points == 0 and NOT_ATTEMPTED in (best.verdict, found.verdict)):
+        if found.points > best.points:
+            found.notes.append("judged with correct parts in the place of this file's other functions")
+            best = found
+        # What is wrong with our parts too is wrong with this question; LAST_DIMENSION is no reference.
+        elif found.points == best.points and (number == 0 or NOT_ATTEMPTED in (best.verdict, found.verdict)):
             best = found
     heads = {function.split(".")[0] for function in question.functions}
     broken = [why for name, why in source.broken.items() if name in heads]

@@ -19,6 +19,7 @@ TOLERANCE = 1e-3
 Json = dict[str, Any]
 Shares = Mapping[str, Any]
 NOT_ATTEMPTED = "not attempted"
+NO_GRADIENT = "no gradient: do not detach, and keep to torch"
 
 
 class PointsError(Exception):
@@ -136,20 +137,50 @@ def known(section: str, **names: Any) -> list[Known]:
 
 
 def judge(
-    result: Json | None, key: str, right: Tensor, known: Sequence[Known], reason: str, other_shape: float
+    result: Json | None,
+    right: Tensor,
+    known: Sequence[Known],
+    reason: str,
+    other_shape: float,
+    grads: Sequence[Tensor] = (),
 ) -> Finding:
-    """Compare one returned value with the right one, then with known wrong ones. The finding's check is left empty."""
+    """Compare one returned value with the right one, then with known wrong ones. The finding's check is left empty.
+
+    Right values without a gradient, where the case asks for it, count as much as those of another shape. So do those
+    with another gradient than ``grads``.
+    """
     failed = failure(result, reason)
     if failed:
         return failed
     assert result is not None
-    return compare(result.get(key), right, known, other_shape)
+    found = compare(result.get("value"), right, known, other_shape)
+    given = result.get("grads", [])
+    if grads and given:
+        zero = {"tensor": [0.0], "shape": []}
+        exact = [decode({**(grad or zero), "dtype": "float64"}) for grad in given]
+        if all(close(mine.expand_as(g).flatten(), g.flatten()) for mine, g in zip(exact, grads, strict=True)):
+            return found
+        fault = "its gradient is wrong: is a part detached?" if any(map(flows, given)) else NO_GRADIENT
+    elif all(map(flows, given)):
+        return found
+    else:
+        fault = NO_GRADIENT
+    return (
+        Finding("", found.score * other_shape, "; ".join(filter(None, [found.hint, fault]))) if found.score else found
+    )
+
+
+def flows(grad: Any) -> bool:
+    """Whether a gradient that was sent is there, and is not zero."""
+    return isinstance(grad, dict) and isinstance(grad.get("tensor"), list) and any(grad["tensor"])
 
 
 def failure(result: Json | None, reason: str) -> Finding | None:
     """The finding where a case gave an error or nothing at all; None where it gave something."""
     if result is None:
         return Finding("", 0, reason or "no answer came back")
+    if "says" in result:
+        return Finding("", 0, str(result["says"]))
     if "error" not in result:
         return None
     if result["kind"] == "LookupError" and result.get("line") is None:
