@@ -10,7 +10,7 @@ import torch
 from grade import question1, question2, question3
 from grade.question import Json, Question
 from grade.sandbox import Sandbox
-from grade.submission import FILES, Source, Submission, SubmissionError, idle, open_submission
+from grade.submission import Source, Submission, SubmissionError, idle, open_submission
 from grade.verdict import NOT_ATTEMPTED, Report, Shares, Verdict, combine
 
 
@@ -34,8 +34,6 @@ def grade(
             submission = open_submission(list(paths), Path(folder))
         except (SubmissionError, OSError) as error:
             return nothing(name, points, str(error)), [str(error)]
-        missing = [f"{file}.py" for file in FILES if file not in submission.sources]
-        lines = [f"not found: {', '.join(missing)}"] if missing else []
         sandbox = Sandbox(submission, Path(folder), seconds)
         try:
             verdicts = []
@@ -44,7 +42,7 @@ def grade(
                 verdicts.append(verdict(question, submission, sandbox, points))
         finally:
             sandbox.close()
-    return Report(name, verdicts), lines
+    return Report(name, verdicts), submission.lines
 
 
 def nothing(name: str, points: Shares, hint: str) -> Report:

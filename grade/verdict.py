@@ -154,6 +154,8 @@ def judge(
         return failed
     assert result is not None
     found = compare(result.get("value"), right, known, other_shape)
+    if not found.score:
+        return found
     given = result.get("grads", [])
     if grads and given:
         zero = {"tensor": [0.0], "shape": []}
@@ -165,9 +167,7 @@ def judge(
         return found
     else:
         fault = NO_GRADIENT
-    return (
-        Finding("", found.score * other_shape, "; ".join(filter(None, [found.hint, fault]))) if found.score else found
-    )
+    return Finding("", found.score * other_shape, "; ".join(filter(None, [found.hint, fault])))
 
 
 def flows(grad: Any) -> bool:
