@@ -1,6 +1,7 @@
 """From what a submission's functions returned to points, a verdict and a hint."""
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -84,10 +85,11 @@ def read_points(path: Path = POINTS) -> Shares:
     for number, shares in ours.items():
         missing = [key for key in shares if key not in points.get(number, {})] if isinstance(shares, dict) else []
         if number not in points or missing:
-            raise PointsError(f"{path} lacks {', '.join(missing) or 'an entry'} of {number}")
+            what = f"{', '.join(missing) or 'an entry'} of {number}"
+            raise PointsError(f"{path} lacks {what}: change numbers in a whole copy of {POINTS.name}")
         values = list(points[number].values()) if isinstance(shares, dict) else [points[number]]
         if not all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values):
-            raise PointsError(f"{path}: the numbers of {number} must be at least 0")
+            raise PointsError(f"{path}: the numbers of {number} must be numbers of at least 0, without quotes")
         if isinstance(shares, dict) and not math.isclose(sum(values) - points[number]["points"], 1, abs_tol=1e-6):
             raise PointsError(f"{path}: the shares of {number} must add up to 1")
     return points
@@ -191,11 +193,13 @@ def failure(result: Json | None, reason: str) -> Finding | None:
 
 
 def explain(result: Json) -> str:
-    """What an error probably means."""
+    """What an error probably means, its type and line, and last its text, which :func:`without_text` cuts."""
     error, line = str(result["error"]), result.get("line")
     where = f" (line {line})" if line else ""
+    kind, _, text = error.partition(": ")
+    end = f"{where}: {text}" if text else where
     if result["kind"] in ("SystemExit", "KeyboardInterrupt"):
-        return f"it leaves the program{where}: {error}"
+        return f"it leaves the program by {kind}{end}"
     known = {
         "bitwise_xor": "^ is exclusive or in Python: the power is **",
         "for ^:": "^ is exclusive or in Python: the power is **",
@@ -206,10 +210,18 @@ def explain(result: Json) -> str:
         "MemoryError": "it asks for too much memory",
         "view size is not compatible": "view does not work on an expanded tensor: use reshape",
         "does not require grad": "a gradient is asked of something that does not require one",
+        "StopIteration": "it draws more batches than a step needs: does its loop end?",
         "backward through the graph a second time": "a graph is used twice: draw again, or detach",
     }
     meaning = next((text for sign, text in known.items() if sign.lower() in error.lower()), "")
-    return f"it raises {error}{where}" + (f": {meaning}" if meaning else "")
+    return f"{meaning}: it raises {kind}{end}" if meaning else f"it raises {kind}{end}"
+
+
+def without_text(hint: str) -> str:
+    """A hint without the text of an error, which is the submission's and may name the hidden checks' inputs."""
+    return re.sub(
+        r"(it raises|it leaves the program by) (\w{1,40})\w*( \(line \d+\))?.*", r"\1 \2\3", hint, flags=re.DOTALL
+    )
 
 
 def compare(answer: Any, right: Tensor, known: Sequence[Known] = (), other_shape: float = 0.5) -> Finding:

@@ -226,6 +226,7 @@ MUTANTS = [
         ("last batch again", "        p = next(train_data_iter)\n        q = generator()\n", "        q = generator()\n", 1, ""),
         ("no penalty", "make_losses(loss_type, reg_type, reg_cf)", "make_losses(loss_type)", 0.8, "the penalty is missing"),
         ("returns nothing", "return value", "return", 1, "returns nothing"),
+        ("endless inner loop", "for _ in range(critic_inner_iters):", "while True:", 0, "does its loop end?"),
     ),
     *mutants(
         "3.1",

@@ -217,6 +217,15 @@ def test_submissions_of_the_same_name_are_told_apart():
     assert names([[Path("x/alice/gan.py"), Path("x/alice/solution.py")]]) == ["alice"]
 
 
+def test_the_hint_is_of_the_question_itself(verdict_of):
+    """Of a step with a fault of its own and another function's, its own is named; what stood in, a note says."""
+    gan = right("vectorised", "gan").replace("return cp.mean() - cq.mean()", "return cp - cq")
+    verdict = verdict_of("2.5", gan)
+    assert (verdict.points, "in the place of" in " ".join(verdict.notes)) == (verdict.max, True), verdict
+    gan = changed(gan, "make_train_step", "critic_optim.zero_grad()\n", "pass\n")
+    assert "zero_grad" in verdict_of("2.5", gan).hint
+
+
 def test_a_part_that_builds_on_one_not_attempted_is_judged(verdict_of):
     """The training step where the losses, the penalties and the average are still to be written."""
     gan = right("vectorised", "gan")
