@@ -151,7 +151,7 @@ MUTANTS = [
         "2.1",
         "w1",
         ("sign", "cp.mean() - cq.mean()", "cq.mean() - cp.mean()", 0.5, "the sign is turned"),
-        ("absolute", "cp.mean() - cq.mean()", "(cp.mean() - cq.mean()).abs()", 0.5, "turned"),
+        ("absolute", "cp.mean() - cq.mean()", "(cp.mean() - cq.mean()).abs()", 0.5, "the absolute value is taken"),
         ("a float", "return cp.mean() - cq.mean()", "return (cp.mean() - cq.mean()).item()", 0.75, "no gradient"),
     ),
     *mutants(
