@@ -5,11 +5,12 @@ import csv
 import json
 import sys
 import textwrap
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from grade import grading
 from grade.submission import group
@@ -42,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         help="a folder, a .zip, or files: those of one folder are one submission",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
-    made.add_argument("--csv", type=Path, metavar="FILE", help="write a line of points for each submission")
+    made.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write a line of points for each submission; other lines are kept"
+    )
     made.add_argument(
         "--points", type=Path, metavar="FILE", default=POINTS, help="points and shares, as grade/points.toml has them"
     )
@@ -60,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PointsError, OSError, ValueError) as error:
         print(f"python -m grade: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("python -m grade: stopped; the files have what was graded before", file=sys.stderr)
+        return 130
 
 
 def _do(options: argparse.Namespace) -> int:
@@ -84,22 +90,28 @@ def _do(options: argparse.Namespace) -> int:
 
         print(handout.write(options.handout, points))
     if paths:
-        reports = grade_all(group(paths), points, options.seconds, options.jobs)
-        if options.json:
-            records = [report.as_json() for report in reports]
-            options.json.write_text(
-                json.dumps(records[0] if len(records) == 1 else records, indent=1) + "\n", encoding="utf-8"
-            )
-        if options.csv:
-            write_csv(options.csv, reports)
+        submissions = group(paths)
+        header = ["submission", "total", *(question.number for question in grading.questions())]
+        rows = read_csv(options.csv, header) if options.csv and options.csv.exists() else {}
+        records = []
+        for report in grade_all(submissions, points, options.seconds, options.jobs):  # written as they come
+            records.append(report.as_json())
+            rows[report.submission] = [report.submission, report.total, *(q.points for q in report.questions)]
+            if options.json:
+                text = json.dumps(records[0] if len(submissions) == 1 else records, indent=1)
+                options.json.write_text(text + "\n", encoding="utf-8")
+            if options.csv:
+                write_csv(options.csv, [header, *rows.values()])
     return 0
 
 
-def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, jobs: int) -> list[Report]:
+def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, jobs: int) -> Iterator[Report]:
     """Grade submissions, some side by side, and print each one's table as soon as those before it are printed."""
-    shown = sys.stderr.isatty()
+    shown, stopped = sys.stderr.isatty(), threading.Event()
 
     def progress(text: str) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt  # ends this thread's submission between two questions
         if shown:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -110,13 +122,15 @@ def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, job
             traceback.print_exc()
             return grading.nothing(name, points, f"the grader itself failed: {error}"), []
 
-    reports = []
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         for report, lines in pool.map(one, submissions, names(submissions)):
             progress("")
             print(table(report, lines), flush=True)
-            reports.append(report)
-    return reports
+            yield report
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def names(submissions: list[list[Path]]) -> list[str]:
@@ -140,13 +154,21 @@ def table(report: Report, lines: Sequence[str] = ()) -> str:
     return "\n".join([*rows, ""])
 
 
-def write_csv(path: Path, reports: Sequence[Report]) -> None:
+def read_csv(path: Path, header: list[str]) -> dict[str, list[Any]]:
+    """The lines of an earlier run, by submission: those that are graded again are replaced, the others stay."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if rows and rows[0] != header:
+        raise ValueError(f"{path} has other columns than {', '.join(header[:3])}, ...: name another file")
+    return {row[0]: row for row in rows[1:]}
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """A line for each submission: its name, its total, and the points of each question."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["submission", "total", *(question.number for question in reports[0].questions)])
-        for report in reports:
-            writer.writerow([report.submission, report.total, *(question.points for question in report.questions)])
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    unfinished.replace(path)
 
 
 if __name__ == "__main__":

@@ -79,11 +79,16 @@ def write_package(path: Path, points: "Shares", file: Path) -> str:
 
 
 def results(report: "Report", lines: list[str]) -> dict[str, Any]:
-    """A report in Gradescope's format, without what a submission printed, which may be the hidden checks' inputs."""
+    """A report in Gradescope's format.
+
+    What a submission printed and the texts of its errors are left out: they may be the hidden checks' inputs.
+    """
+    from grade.verdict import without_text
+
     tests = []
     for question in report.questions:
         notes = ["note: it prints" if note.startswith("it prints") else f"note: {note}" for note in question.notes]
-        output = "\n".join(filter(None, [question.verdict, question.hint, *notes]))
+        output = "\n".join(filter(None, [question.verdict, without_text(question.hint), *notes]))
         tests.append(
             {
                 "number": question.number,

@@ -37,6 +37,10 @@ UNTIDY = {
     r"\n{3,}(?=    \S)": "\n\n",
     r"\n{4,}": "\n\n\n",
     r"^ *>>> .*\.(inverse|planar)\(.*\n.*\n": "",  # examples of methods that are dropped
+    # The answers to questions 3.3 and 3.5.
+    r"\|1 \+ u \\cdot \\psi\(x\)\|\\big\), .*": r"|\\det \\partial f(x) / \\partial x|\\big)",
+    r"^ +By the matrix determinant lemma.*\n\n?": "",
+    r"(?<=A chain of planar layers with its log-determinant\.\n)\n +\.\. math::.*\n(?: {8}.*\n)*": "",
     r"^ +Raises:\n( +ValueError:.*\n(?:^ {12}.*\n)*)+\n?": "",  # checks that no question asks for
 }
 NOT_IMPLEMENTED = "raise NotImplementedError"
@@ -57,6 +61,7 @@ def write(folder: Path, points: Shares) -> str:
         (folder / f"{Path(name).name}.py").write_text(text, encoding="utf-8")
     for name in ("arcs", "sine"):
         shutil.copyfile(ROOT / "data" / f"data_{name}.npy", folder / f"data_{name}.npy")
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n", encoding="utf-8")
     for path in sorted(GIVEN.glob("*.txt")):
         text = path.read_text(encoding="utf-8")
         if path.stem.startswith("test_"):
@@ -112,7 +117,7 @@ def _names(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.If):
         return ["__main__"]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
 
 
 def _used(node: ast.stmt) -> list[str]:
@@ -148,8 +153,10 @@ def _emptied(node: ast.FunctionDef) -> tuple[int, int, list[str]]:
 
 
 def _imports(tree: ast.Module, body: str) -> list[str]:
-    """The imports that what is left uses."""
-    used = {part.id for part in ast.walk(ast.parse(body)) if isinstance(part, ast.Name)} | {"torch"}
+    """The imports that what is left uses, examples in docstrings included."""
+    examples = "\n".join(line for line in body.splitlines() if line.lstrip().startswith((">>>", "...")))
+    used = {part.id for part in ast.walk(ast.parse(body)) if isinstance(part, ast.Name)}
+    used |= {"torch", *re.findall(r"\w+", examples)}
     found = []
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -192,7 +199,7 @@ def notebook(text: str) -> dict[str, Any]:
         head, _, body = part.partition("\n")
         lines = body.strip("\n").splitlines(keepends=True)
         if "[markdown]" in head:
-            prose = [line.removeprefix("# ").removeprefix("#") for line in lines]
+            prose = [re.sub(r"^# ?", "", line) for line in lines]
             cells.append({"cell_type": "markdown", "metadata": {}, "source": prose})
         else:
             cells.append({"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": lines})

@@ -68,13 +68,14 @@ class Penalty:
         if name == "r1gp":
             g = slopes(p)
             n = g.flatten(1).square().sum(1)
-            self.right, self.spread = n.mean(), torch.tensor(0.0)
+            self.right, self.spread, self.single = n.mean(), torch.tensor(0.0), math.nan
             names = {"g": g, "n": n, "N": len(p), "fake": slopes(q)}
         else:
             g = torch.stack([slopes(q + (step + 0.5) / 64 * (p - q)) for step in range(64)])
             n = g.flatten(2).norm(dim=2)
             terms = (n - 1).square()
             self.right, self.spread = terms.mean(), terms.mean(1).std().detach()
+            self.single = terms.std(0).square().mean().sqrt().item()  # the spread of one sample's term
             random_places = torch.rand(300, *p.shape, generator=torch.Generator().manual_seed(5))
             beside = torch.stack([norms(q + epsilon * (p - q)) for epsilon in random_places])
             names = {"g": g, "n": n, "N": len(p), "beside": beside}
@@ -106,7 +107,9 @@ def question() -> Question:
         checks: dict[str, list[Finding]] = {}
         notes: list[str] = []
         for number, penalty in enumerate(penalties):
-            required, plain = (_judge(penalty, result, reason) for result in results[2 * number : 2 * number + 2])
+            required, plain = (
+                _judge(penalty, result, reason, other_shape) for result in results[2 * number : 2 * number + 2]
+            )
             best = max(required, plain, key=lambda finding: finding.score)
             checks.setdefault(penalty.check, []).append(best)
             if required.score != plain.score:
@@ -125,7 +128,7 @@ def question() -> Question:
     return Question("2.2", FILE, ("ogp", "r1gp"), "penalty", cases, judge)
 
 
-def _judge(penalty: Penalty, result: Json | None, reason: str) -> Finding:
+def _judge(penalty: Penalty, result: Json | None, reason: str, other_shape: float) -> Finding:
     failed = failure(result, reason)
     if failed or result is None:
         return failed or Finding("", 0, reason)
@@ -145,6 +148,10 @@ def _judge(penalty: Penalty, result: Json | None, reason: str) -> Finding:
     target = nearest.values.reshape(1)
     exact = not varies and close(mean.reshape(1), target) and not close(target, right.reshape(1))
     if (mean - right).abs() <= SIGMAS * error + 1e-3 * right.abs() + 1e-6 and not exact:
+        size = len(penalty.cases[0]["p"])
+        # The mean over the batch varies by single / sqrt(size), with one epsilon for all by spread: halfway between.
+        if varies and size > 1 and values.std() > math.sqrt(penalty.spread * penalty.single / math.sqrt(size)):
+            return Finding("", other_shape, "one epsilon is drawn for the whole batch: draw one for each sample")
         return Finding("", 1)
     fits = (mean - nearest.values).abs() <= SIGMAS * error + 5e-3 * nearest.values.abs()
     return Finding("", 0, nearest.hint if fits else wrong(mean.reshape(()), right, []))

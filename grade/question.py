@@ -21,7 +21,7 @@ class Trial:
     case: Json
     right: Tensor
     known: list[Known] = field(default_factory=list)
-    key: str = "value"
+    grads: list[Tensor] = field(default_factory=list)  # the right gradients, where more than their being there counts
 
 
 @dataclass
@@ -43,7 +43,7 @@ def of_trials(number: str, file: str, functions: tuple[str, ...], scenario: str,
     def judge_all(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
         checks: dict[str, list[Finding]] = {}
         for result, trial in zip(results, trials, strict=True):
-            found = judge(result, trial.key, trial.right, trial.known, reason, other_shape)
+            found = judge(result, trial.right, trial.known, reason, other_shape, trial.grads)
             checks.setdefault(trial.check, []).append(found)
         return [worst(check, found) for check, found in checks.items()], remarks(results)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import q1_solution
 from grade.question import Json, Question, Results, Trial, of_trials, remarks
 from grade.scenarios import decode
-from grade.verdict import Finding, Known, close, compare, failure, known, worst
+from grade.verdict import NO_GRADIENT, Finding, Known, close, compare, failure, flows, known, worst
 
 FILE = "q1_solution"
 DIM, GROUPS = 3, 4  # of the Monte Carlo cases: size of a sample, and different ones in a batch
@@ -42,8 +42,8 @@ def _simple(number: str, name: str, trials: list[Trial]) -> Question:
     return of_trials(number, FILE, (name,), "call", trials)
 
 
-def _call(name: str, *arguments: Tensor) -> Json:
-    return {"function": name, "args": list(arguments)}
+def _call(name: str, *arguments: Tensor, leaves: tuple[int, ...] = ()) -> Json:
+    return {"function": name, "args": list(arguments), "leaves": list(leaves)}
 
 
 def _sums(terms: Tensor, section: str, **names: Any) -> list[Known]:
@@ -66,7 +66,7 @@ def _bernoulli() -> Question:
         mu, x = torch.sigmoid(1.5 * _random(11 + shape[1], *shape)), (_random(12 + shape[1], *shape) > 0).float()
         m, t = mu.double(), x.double()
         terms = t * m.log() + (1 - t) * (1 - m).log()
-        trials.append(Trial(check, _call(name, mu, x), terms.sum(1), _sums(terms, name, m=m, t=t)))
+        trials.append(Trial(check, _call(name, mu, x, leaves=(0,)), terms.sum(1), _sums(terms, name, m=m, t=t)))
     return _simple("1.1", name, trials)
 
 
@@ -78,7 +78,7 @@ def _normal() -> Question:
         s, c = (x - m) ** 2, torch.full_like(m, LOG_2PI)
         terms = -0.5 * (c + v + s * torch.exp(-v))
         wrong = _sums(terms, name, v=v, s=s, c=c, D=shape[1])
-        trials.append(Trial(check, _call(name, mu, logvar, z), terms.sum(1), wrong))
+        trials.append(Trial(check, _call(name, mu, logvar, z, leaves=(0, 1, 2)), terms.sum(1), wrong))
     return _simple("1.2", name, trials)
 
 
@@ -89,7 +89,7 @@ def _log_mean_exp() -> Question:
     for check, y in (("values", small), ("values", _random(34, 6, 3)), ("stable", far), ("B = 1", single)):
         right = q1_solution.log_mean_exp(y.double())
         wrong = known(name, y=y.double(), a=y.double().max(1).values, right=right, K=y.shape[1])
-        trials.append(Trial(check, _call(name, y), right, wrong))
+        trials.append(Trial(check, _call(name, y, leaves=(0,)), right, wrong))
     question = _simple("1.3", name, trials)
     simple = question.judge
 
@@ -121,24 +121,24 @@ def _analytic() -> Question:
         terms = _divergence(**pair)
         s, r = (pair["mu_q"] - pair["mu_p"]) ** 2, (pair["v_q"] - pair["v_p"]).exp()
         wrong = _sums(terms, name, kl=_divergence, s=s, r=r, D=shape[1], **pair)
-        trials.append(Trial(check, _call(name, *arguments), terms.sum(1), wrong))
+        trials.append(Trial(check, _call(name, *arguments, leaves=(0, 1)), terms.sum(1), wrong))
     return _simple("1.4", name, trials)
 
 
 class Estimates:
     """What the estimates of one call should be: rows of ``GROUPS`` different pairs q, p, each repeated."""
 
-    def __init__(self, check: str, repeats: int, samples: int | None, scale: float, leaves: bool = False) -> None:
+    def __init__(
+        self, check: str, repeats: int, samples: int | None, scale: float, leaves: tuple[int, ...] = ()
+    ) -> None:
         self.check, self.repeats, self.draws = check, repeats, samples or 1
         self.groups = [scale * width * _random(81 + n, GROUPS, DIM) for n, width in enumerate((1.0, 1.2, 1.0, 1.2))]
         arguments = [part.repeat(repeats, 1) for part in self.groups]
         if repeats == 0:  # a batch of one
             arguments = [part[:1] for part in self.groups]
-        self.case: Json = _call("kl_gaussian_gaussian_mc", *arguments)
+        self.case: Json = _call("kl_gaussian_gaussian_mc", *arguments, leaves=leaves)
         if samples:
             self.case["kwargs"] = {"num_samples": samples}
-        if leaves:
-            self.case["leaves"] = [0]
         mu_q, v_q, mu_p, v_p = (part.double() for part in self.groups)
         self.right = _divergence(mu_q, v_q, mu_p, v_p).sum(1)
 
@@ -173,7 +173,7 @@ def _monte_carlo() -> Question:
         Estimates("many draws", 1, 1000, 1.0),
         Estimates("B = 1", 0, 20, 1.0),
     ]
-    through = Estimates("gradient", 100, 1, 0.4, leaves=True)
+    through = Estimates("gradient", 100, 1, 0.4, leaves=(0,))
 
     def judge(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
         checks: dict[str, list[Finding]] = {}
@@ -184,7 +184,11 @@ def _monte_carlo() -> Question:
         findings = [worst(check, found) for check, found in checks.items()]
         if findings[0].score == findings[1].score == 0:
             findings[2].score = 0.0
-        if findings[0].score and not _differentiable(through, results[-1] or {}):
+        grads = (results[-1] or {}).get("grads", [])
+        if any(not flows(grad) for grad in grads):
+            for finding in findings:
+                finding.score, finding.hint = finding.score * other_shape, finding.hint or NO_GRADIENT
+        elif findings[0].score and not _differentiable(through, results[-1] or {}):
             notes.append("no gradient through the draw: it cannot train an encoder (z = mu + sigma * noise can)")
         return findings, notes
 

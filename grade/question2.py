@@ -4,16 +4,18 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import gan
 from grade import penalties, training
 from grade.penalties import exact_critic, linear, random
-from grade.question import Question, Results, Trial, of_trials
+from grade.question import Json, Question, Results, Trial, of_trials
 from grade.scenarios import decode, network
 from grade.verdict import Finding, Known, close, known
 
 FILE = "gan"
 REG_CF = 2.5
+METRICS = {"JSD": gan.jsd, "W1": gan.w1}
 
 
 def questions() -> list[Question]:
@@ -27,32 +29,30 @@ def _metrics() -> Question:
         p, q = cp.double(), cq.double()
         names = {"p": p, "q": q, "P": F.logsigmoid(p).mean(), "Q": F.logsigmoid(-q).mean(), "log2": math.log(2)}
         for name in ("jsd", "w1"):
-            case = {"function": name, "args": [cp, cq]}
+            case = {"function": name, "args": [cp, cq], "leaves": [0, 1]}
             trials.append(Trial(name, case, getattr(gan, name)(p, q), known(name, **names)))
     return of_trials("2.1", FILE, ("jsd", "w1"), "call", trials)
 
 
 def _losses() -> Question:
-    trials, metrics = [], {"JSD": gan.jsd, "W1": gan.w1}
-    spec = linear(260, 2)
-    spec["v"] = 1.7 * spec["v"] / spec["v"].norm()  # linear, of slope 1.7: the same penalty wherever epsilon falls
-    p, q, critic, slope = random(263, 6, 2), random(264, 6, 2) + 0.7, exact_critic(spec), spec["v"].double().norm()
-    cp, cq = critic(p.double()).detach(), critic(q.double()).detach()
+    trials, straight, bent = [], linear(260, 2), linear(266, 4) | {"w": random(268, 2, 4)}
+    v = straight["v"] = 1.7 * straight["v"] / straight["v"].norm()  # the same penalty wherever epsilon falls
+    # Values of the two metrics of both signs: the absolute value is no turned sign.
+    near, far = random(263, 6, 2) - v / 2, random(264, 6, 2) + v / 2
     for loss_type, other in (("JSD", "W1"), ("W1", "JSD")):
-        value = metrics[loss_type](cp, cq)
-        names = {"value": value, "swapped": metrics[loss_type](cq, cp), "other": metrics[other](cp, cq)}
-        case = {"p": p, "q": q, "critic": spec, "args": [loss_type, None, 1.0]}
-        wrongs = known("metric", **names)
-        found = [Known(k.values, f"metric of {loss_type}: {k.hint}") for k in wrongs]
-        trials.append(Trial("metric", case | {"which": 0}, value, found))
-        found = [Known(-k.values, f"critic's loss of {loss_type}: {k.hint}, -metric is asked") for k in wrongs]
-        trials.append(Trial("critic loss", case | {"which": 1}, -value, found))
-        penalty = {"GP": (slope - 1) ** 2, "R1": slope**2}
-        for reg_type, wrong in (("GP", "R1"), ("R1", "GP")):
-            names = {"value": value, "penalty": penalty[reg_type], "wrong": penalty[wrong]}
-            right = REG_CF * penalty[reg_type] - value
-            case = case | {"args": [loss_type, reg_type, REG_CF], "which": 1}
-            trials.append(Trial("with a penalty", case, right, known("critic_loss", cf=REG_CF, **names)))
+        for which, spec, p, q, reg_type in (
+            (0, straight, far, near, "R1"),  # the metric, though a penalty is given
+            (0, bent, near, far, "GP"),
+            (0, straight, far, near, None),
+            (0, straight, near, far, None),
+            (1, straight, far, near, None),
+            (1, bent, near, far, None),
+            (1, straight, far, near, "GP"),
+            (1, straight, near, far, "R1"),
+            (1, bent, near, far, "R1"),  # its slope at real and generated samples differs
+        ):
+            case = {"p": p, "q": q, "critic": spec, "args": [loss_type, reg_type, REG_CF if reg_type else 1.0]}
+            trials.append(_loss_trial(case | {"which": which}, other))
     simple = of_trials("2.3", FILE, ("make_losses",), "losses", trials)
     # A penalty may rely on samples that require a gradient already: then both kinds count, and a note says so.
     cases = [case | {"leaves": leaves} for leaves in (False, True) for case in simple.cases]
@@ -66,6 +66,35 @@ def _losses() -> Question:
 
     stand_in = training.stand_in() | {"names": ["jsd", "w1", "ogp", "r1gp"]}
     return Question("2.3", FILE, ("make_losses",), "losses", cases, judge, [stand_in])
+
+
+def _loss_trial(case: Json, other: str) -> Trial:
+    """One call of the metric or the critic's loss: its value, its gradient in q or in the critic, and wrong answers."""
+    loss_type, reg_type, cf = case["args"]
+    critic, p, q = exact_critic(case["critic"]), case["p"].double(), case["q"].double().requires_grad_()
+    cp, cq = critic(p), critic(q)
+    value, zero = METRICS[loss_type](cp, cq), torch.zeros(())
+    slope = critic.v.norm() if critic.w is None else zero
+    penalties = {"R1": gan.r1gp(p, cp, q, cq, critic), "GP": (slope - 1) ** 2, None: zero}
+    penalty, wrong = penalties[reg_type], penalties["R1" if reg_type == "GP" else "GP"]
+    names = {"value": value, "swapped": METRICS[loss_type](cq, cp), "other": METRICS[other](cp, cq), "cf": cf}
+    names |= {"penalty": penalty, "log2": math.log(2) if loss_type == "JSD" else 0.0}
+    if case["which"] == 0:
+        found = [Known(k.values, f"metric of {loss_type}: {k.hint}") for k in known("metric", **names)]
+        return Trial("metric", case, value.detach(), found, _gradients(value, [q]))
+    right = cf * penalty - value
+    if reg_type is None:
+        says, found = f"critic's loss of {loss_type}", known("metric", **names)
+        found = [Known(-k.values, f"{says}: {k.hint}, -metric is asked") for k in found]
+    else:
+        fake = gan.r1gp(q, cq, p, cp, critic)
+        found = known("critic_loss", wrong=wrong, fake=fake, **names)
+    check = "with a penalty" if reg_type else "critic loss"
+    return Trial(check, case, right.detach(), found, _gradients(right, [*critic.parameters()]))
+
+
+def _gradients(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True))
 
 
 def _average() -> Question:

@@ -9,7 +9,7 @@ from torch import Tensor
 import solution
 from grade.penalties import random
 from grade.question import Json, Question, Results, Trial, of_trials, remarks
-from grade.verdict import Finding, Known, compare, failure, judge, known, worst
+from grade.verdict import NO_GRADIENT, Finding, Known, compare, failure, flows, judge, known, worst
 
 FILE = "solution"
 
@@ -47,7 +47,7 @@ def _forms(number: str, name: str, methods: list[str]) -> Question:
             checks: dict[str, list[Finding]] = {}
             for trial, result in zip(forms[form::3], results[form::3], strict=True):
                 right = _of_layer(name, trial, result) if form == 2 else trial.right
-                found = judge(result, "value", right, trial.known, reason, other_shape)
+                found = judge(result, right, trial.known, reason, other_shape)
                 checks.setdefault(trial.check, []).append(found)
             judged.append([worst(check, found) for check, found in checks.items()])
         there = [found for found in judged if not found[0].hint.startswith("there is no ")] or judged[:1]
@@ -109,7 +109,9 @@ def _loss_trials(name: str) -> list[Trial]:
         z, ld, e = z0.double(), logdet.double(), energy.double()[:, None]
         n, s = -solution.loss1(z, 0 * ld), z.square().sum(1, keepdim=True) / 2
         first = name == "loss1"
-        case = {"function": name, "args": [z0, logdet] if first else [energy, z0, logdet]}
+        # The second loss's z0 is noise, which nothing trains.
+        arguments, leaves = ([z0, logdet], [0, 1]) if first else ([energy, z0, logdet], [0, 2])
+        case = {"function": name, "args": arguments, "leaves": leaves}
         wrong = known(name, z=z, ld=ld, e=e, n=n, s=s, D=dim)
         trials.append(Trial(check, case, -n - ld if first else n + e - ld, wrong))
     return trials
@@ -121,7 +123,7 @@ def _loss1() -> Question:
 
     def judge_all(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
         findings, notes = simple.judge(results[:-1], reason, other_shape)
-        chain = _judge_flow(results[-1], reason, flow_right, flow_wrong)
+        chain = _judge_flow(results[-1], reason, other_shape, flow_right, flow_wrong)
         chain.score *= findings[0].score  # what a loss in another shape is worth, the flow that it needs is worth too
         return [*findings, chain], notes
 
@@ -149,7 +151,9 @@ def _flow_case() -> tuple[Json, list[Known], list[tuple[Known, Known]]]:
     )
 
 
-def _judge_flow(result: Json | None, reason: str, right: list[Known], wrong: list[tuple[Known, Known]]) -> Finding:
+def _judge_flow(
+    result: Json | None, reason: str, other_shape: float, right: list[Known], wrong: list[tuple[Known, Known]]
+) -> Finding:
     """The chain of layers. A submission without a ``Flow`` loses nothing: the question asks for a loss."""
     failed = failure(result, reason)
     if failed and failed.hint.startswith("there is no Flow"):
@@ -165,7 +169,9 @@ def _judge_flow(result: Json | None, reason: str, right: list[Known], wrong: lis
         return [compare(item, part.values, (), 1.0).score == 1 for item, part in zip(items, pair, strict=True)]
 
     if all(fits(right)):
-        return Finding("flow", 1)
+        if all(map(flows, result["grads"])):
+            return Finding("flow", 1)
+        return Finding("flow", other_shape, f"the flow gives {NO_GRADIENT}")
     hint = next((pair[0].hint for pair in wrong if all(fits(pair))), "")
     return Finding("flow", 0, hint or f"wrong in the flow's output: its {right[fits(right).index(False)].hint}")
 

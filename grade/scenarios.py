@@ -4,8 +4,9 @@ Both sides use this file: the child process runs the scenarios, the parent compu
 """
 
 import copy
+import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -141,21 +142,41 @@ def find(module: ModuleType, name: str) -> Any:
     return getattr(module, name)
 
 
+def gradients(value: Any, leaves: Iterable[Tensor]) -> list[Json | None]:
+    """The gradients of a value's sum, None where there is none; nothing at all where an input was changed."""
+    leaves = list(leaves)
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return [None] * len(leaves)
+    try:
+        found = torch.autograd.grad(value.sum(), leaves, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "inplace" in str(error):  # an input is changed after its use: that is a note
+            return []
+        return [None] * len(leaves)
+    return [None if grad is None else encode(grad) for grad in found]
+
+
+def through(function: Callable[..., Any], arguments: list[Any], numbers: list[int]) -> list[Json | None]:
+    """The gradients of a function's result in some of its arguments."""
+    leaves = [arguments[number].clone().requires_grad_() for number in numbers]
+    copies = [value.clone() if isinstance(value, Tensor) else value for value in arguments]
+    for number, leaf in zip(numbers, leaves, strict=True):
+        copies[number] = leaf.clone()  # as a network's output: it may be changed in place
+    try:
+        return gradients(function(*copies), leaves)
+    except Exception:  # it works without gradients only: by numpy, say
+        return [None] * len(leaves)
+
+
 def call(module: ModuleType, case: Json) -> Json:
-    """Call a function with fresh copies of its arguments."""
-    function = find(module, case["function"])
+    """Call a function with fresh copies of its arguments; with ``leaves``, again for the gradients in those."""
+    function = functools.partial(find(module, case["function"]), **case.get("kwargs", {}))
     arguments = [value.clone() if isinstance(value, Tensor) else value for value in case["args"]]
-    for number in case.get("leaves", []):
-        arguments[number].requires_grad_()
-    value = function(*arguments, **case.get("kwargs", {}))
-    result = {"value": encode(value)}
+    result = {"value": encode(function(*arguments))}
     kept = [(a, b) for a, b in zip(arguments, case["args"], strict=True) if isinstance(b, Tensor)]
     result["changed"] = any(a.shape != b.shape or not torch.equal(a.detach(), b) for a, b in kept)
-    if "leaves" in case:
-        leaves = [arguments[number] for number in case["leaves"]]
-        differentiable = isinstance(value, Tensor) and value.requires_grad
-        grads = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if differentiable else [None] * len(leaves)
-        result["grads"] = [encode(grad) for grad in grads]
+    if case.get("leaves"):
+        result["grads"] = through(function, case["args"], case["leaves"])
     return result
 
 
@@ -176,13 +197,18 @@ def penalty(module: ModuleType, case: Json) -> Json:
 
 
 def losses(module: ModuleType, case: Json) -> Json:
-    """Make the losses and call one of them."""
+    """Make the losses and call one of them: with the metric's gradient in q, or the loss's in the critic."""
     made = find(module, "make_losses")(*case["args"])
     if made is None:
         return {"value": encode(None)}
-    chosen = made[case["which"]]
+    if not isinstance(made, (list, tuple)) or len(made) != 2:
+        return {"says": "make_losses must return two functions, metric and critic_loss"}
+    chosen, critic = made[case["which"]], Critic(case["critic"])
     p, q = (case[name].clone().requires_grad_(case["leaves"]) for name in "pq")
-    return {"value": encode(chosen(p, q, Critic(case["critic"])))}
+    value = chosen(p, q, critic)
+    if case["which"] == 1:
+        return {"value": encode(value), "grads": gradients(value, critic.parameters())}
+    return {"value": encode(value), "grads": through(lambda p, q: chosen(p, q, critic), [p.detach(), q.detach()], [1])}
 
 
 def network() -> nn.Sequential:
@@ -231,8 +257,9 @@ def planar(module: ModuleType, case: Json) -> Json:
         function = find(module, case["function"])
         if isinstance(function, type):
             raise LookupError(case["function"])
-        value = function(*(part.clone() for part in (x, u, w, b)))
-        return {"value": encode(value)}
+        parts = [x, u, w, b]
+        value = function(*(part.clone() for part in parts))
+        return {"value": encode(value), "grads": through(function, parts, [0, 1, 2, 3])}
     layer = _layer(find(module, "PlanarTransformation"), u, w, b)
     name = next((name for name in case["methods"] if name in vars(type(layer))), None)
     if name is None:
@@ -242,7 +269,12 @@ def planar(module: ModuleType, case: Json) -> Json:
     value = method(*[part.clone() for part in (x, u, w, b)][: max(1, len(needed))])
     if isinstance(value, tuple):
         value = value[0]
-    return {"value": encode(value), "layer": {name: encode(getattr(layer, name)) for name in "uwb"}}
+    parameters = {name: getattr(layer, name) for name in "uwb"}
+    return {
+        "value": encode(value),
+        "layer": {name: encode(parameter) for name, parameter in parameters.items()},
+        "grads": gradients(value, parameters.values()),
+    }
 
 
 def _layer(kind: Callable[..., Any], u: Tensor, w: Tensor, b: Tensor) -> Any:
@@ -268,7 +300,10 @@ def flow(module: ModuleType, case: Json) -> Json:
             _fill(layer, u, w, b)
     except (TypeError, AttributeError, StopIteration, RuntimeError) as error:
         raise LookupError("Flow") from error
-    return {"value": encode(made(case["x"].clone()))}
+    outputs = made(case["x"].clone())
+    parameters = [getattr(layer, name) for layer in layers for name in "uwb"]
+    parts = outputs if isinstance(outputs, (list, tuple)) else []
+    return {"value": encode(outputs), "grads": [grad for part in parts for grad in gradients(part, parameters)]}
 
 
 def either(module: ModuleType, case: Json) -> Json:

@@ -1,6 +1,7 @@
 """Finds the graded files of a submission, wherever they lie in it and whatever a browser made of their names."""
 
 import ast
+import itertools
 import re
 import stat
 import zipfile
@@ -12,6 +13,7 @@ FILES = ("q1_solution", "gan", "solution")
 SKIPPED = {"__MACOSX", "__pycache__", "site-packages", "node_modules", "venv", "env"}
 LARGEST = 200 << 20  # bytes that a zip may unpack to, and that neighbours of a graded file may have
 MOST = 2000  # files beside a graded one that a child gets
+ARCHIVES = {".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z"}  # that are not read
 
 
 class SubmissionError(Exception):
@@ -38,13 +40,14 @@ class Submission:
 
     sources: dict[str, Source]
     neighbours: dict[str, dict[str, Path]]  # for each graded file, other Python files that it may import
+    lines: list[str] = field(default_factory=list)  # what was not found, and what is there
 
 
 def group(arguments: list[Path]) -> list[list[Path]]:
     """The submissions on a command line: each folder and zip is one, single files of the same folder are one."""
     groups: dict[Path, list[Path]] = {}
     for path in arguments:
-        single = path.is_file() and path.suffix.lower() != ".zip"
+        single = path.is_file() and path.suffix.lower() not in {".zip", *ARCHIVES}
         groups.setdefault(path.resolve().parent / "*" if single else path, []).append(path)
     return list(groups.values())
 
@@ -56,20 +59,35 @@ def open_submission(paths: list[Path], scratch: Path) -> Submission:
         SubmissionError: Nothing can be read.
     """
     first = paths[0]
-    if first.is_dir():
-        candidates = sorted(_python_files(first), key=lambda path: (len(path.parts), str(path)))
-        root: Path | None = first
-    elif first.suffix.lower() == ".zip":
+    root: Path | None = first
+    names: list[str] = []
+    if first.suffix.lower() in ARCHIVES and first.is_file():
+        raise SubmissionError(f"{first.name}: tar and rar archives are not read, unpack it first")
+    if first.suffix.lower() == ".zip" and first.is_file():
         root = scratch / "unpacked"
-        _unpack(first, root)
-        candidates = sorted(_python_files(root), key=lambda path: (len(path.parts), str(path)))
-    else:
-        root, candidates = None, paths
-    sources, neighbours = {}, {}
-    for name in FILES:
-        ranked = [
+        names = _unpack(first, root)
+    elif not first.is_dir():
+        root = None
+    files = paths if root is None else sorted(_files(root), key=lambda path: (len(path.parts), str(path)))
+    names = names or [path.name for path in files]
+    candidates, unread = [path for path in files if path.suffix.lower() == ".py"], []
+    if not all(any(_rank(path, name) is not None for path in candidates) for name in FILES):
+        for number, archive in enumerate(path for path in files if root and path.suffix.lower() == ".zip"):
+            inner = scratch / f"inner{number}"
+            try:
+                names += _unpack(archive, inner)
+            except SubmissionError as error:
+                unread.append(str(error))
+            candidates += sorted(path for path in _files(inner) if path.suffix.lower() == ".py")
+    found = {
+        name: [
             (rank, number, path) for number, path in enumerate(candidates) if (rank := _rank(path, name)) is not None
         ]
+        for name in FILES
+    }
+    _refuse_several([[path for _, _, path in ranked] for ranked in found.values()])
+    sources, neighbours = {}, {}
+    for name, ranked in found.items():
         if not ranked:
             continue
         _, _, path = min(ranked)
@@ -85,10 +103,47 @@ def open_submission(paths: list[Path], scratch: Path) -> Submission:
             for other in beside
             if other != path
         }
-    return Submission(sources, neighbours)
+    return Submission(sources, neighbours, [*_missing(sources, names), *unread])
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+def _missing(sources: dict[str, Source], names: list[str]) -> list[str]:
+    """A line on what was not found, with what is there instead."""
+    missing = [f"{name}.py" for name in FILES if name not in sources]
+    if not missing:
+        return []
+    others = sorted(set(names) - {source.path.name for source in sources.values()})
+    there = f"; found: {', '.join(others[:8])}{', ...' * (len(others) > 8)}" if others else ""
+    packed = any(Path(name).suffix.lower() in ARCHIVES for name in names)
+    return [f"not found: {', '.join(missing)}{there}{' (tar and rar archives are not read)' * packed}"]
+
+
+def _refuse_several(candidates: list[list[Path]]) -> None:
+    """Refuse files of several students: in folders of their own, or with names that begin with their owner's.
+
+    Raises:
+        SubmissionError: Two folders beside each other have two of the graded files each, or names as Canvas exports
+            them, ``owner_1234_5678_gan.py``, begin with different owners.
+    """
+    exported = [re.match(r"(?i)(.+?)_(?:late_)?\d+_\d+_", path.name) for paths in candidates for path in paths]
+    owners = sorted({match[1] for match in exported if match})
+    if len(owners) > 1:
+        raise SubmissionError(_several(*owners))
+    doubled = set()
+    for paths in candidates:
+        folders = {path.parent for path in paths}
+        for one, other in itertools.combinations(sorted(folders), 2):
+            if len(one.parts) == len(other.parts):
+                if (one, other) in doubled:
+                    raise SubmissionError(_several(one.name, other.name))
+                doubled.add((one, other))
+
+
+def _several(one: str, other: str, *_: str) -> str:
+    return f"files of several submissions ({one}, {other}): put each into a folder of its own, and name those folders"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a folder that may be part of a submission."""
     total, count = 0, 0
     pending = [folder]
     while pending:
@@ -97,8 +152,9 @@ def _python_files(folder: Path) -> Iterator[Path]:
                 continue
             if path.is_dir():
                 pending.insert(0, path)
-            elif path.suffix.lower() == ".py" and path.is_file():
-                total, count = total + path.stat().st_size, count + 1
+            elif path.is_file():
+                python = path.suffix.lower() == ".py"
+                total, count = total + path.stat().st_size * python, count + python
                 if count > MOST or total > LARGEST:
                     return
                 yield path
@@ -118,7 +174,8 @@ def _rank(path: Path, name: str) -> int | None:
     return 2 if re.fullmatch(before + re.escape(name) + copy, stem) else None
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path) -> list[str]:
+    """Unpack Python files and zips within; return the names of all files."""
     folder.mkdir(parents=True)
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -126,8 +183,10 @@ def _unpack(archive: Path, folder: Path) -> None:
             if sum(member.file_size for member in members) > LARGEST:
                 raise SubmissionError(f"{archive.name} unpacks to more than {LARGEST >> 20} MB")
             for member in members:
-                if member.filename.lower().endswith(".py"):
+                if member.filename.lower().endswith((".py", ".zip")):
                     opened.extract(member, folder)
+            names = [Path(member.filename).name for member in members if not member.is_dir()]
+            return [name for name in names if not name.startswith(".")]
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise SubmissionError(f"{archive.name} cannot be unpacked: {error}") from error
 

@@ -1,6 +1,7 @@
 """From what a submission's functions returned to points, a verdict and a hint."""
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ TOLERANCE = 1e-3
 Json = dict[str, Any]
 Shares = Mapping[str, Any]
 NOT_ATTEMPTED = "not attempted"
+NO_GRADIENT = "no gradient: do not detach, and keep to torch"
 
 
 class PointsError(Exception):
@@ -83,10 +85,11 @@ def read_points(path: Path = POINTS) -> Shares:
     for number, shares in ours.items():
         missing = [key for key in shares if key not in points.get(number, {})] if isinstance(shares, dict) else []
         if number not in points or missing:
-            raise PointsError(f"{path} lacks {', '.join(missing) or 'an entry'} of {number}")
+            what = f"{', '.join(missing) or 'an entry'} of {number}"
+            raise PointsError(f"{path} lacks {what}: change numbers in a whole copy of {POINTS.name}")
         values = list(points[number].values()) if isinstance(shares, dict) else [points[number]]
         if not all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values):
-            raise PointsError(f"{path}: the numbers of {number} must be at least 0")
+            raise PointsError(f"{path}: the numbers of {number} must be numbers of at least 0, without quotes")
         if isinstance(shares, dict) and not math.isclose(sum(values) - points[number]["points"], 1, abs_tol=1e-6):
             raise PointsError(f"{path}: the shares of {number} must add up to 1")
     return points
@@ -136,20 +139,50 @@ def known(section: str, **names: Any) -> list[Known]:
 
 
 def judge(
-    result: Json | None, key: str, right: Tensor, known: Sequence[Known], reason: str, other_shape: float
+    result: Json | None,
+    right: Tensor,
+    known: Sequence[Known],
+    reason: str,
+    other_shape: float,
+    grads: Sequence[Tensor] = (),
 ) -> Finding:
-    """Compare one returned value with the right one, then with known wrong ones. The finding's check is left empty."""
+    """Compare one returned value with the right one, then with known wrong ones. The finding's check is left empty.
+
+    Right values without a gradient, where the case asks for it, count as much as those of another shape. So do those
+    with another gradient than ``grads``.
+    """
     failed = failure(result, reason)
     if failed:
         return failed
     assert result is not None
-    return compare(result.get(key), right, known, other_shape)
+    found = compare(result.get("value"), right, known, other_shape)
+    if not found.score:
+        return found
+    given = result.get("grads", [])
+    if grads and given:
+        zero = {"tensor": [0.0], "shape": []}
+        exact = [decode({**(grad or zero), "dtype": "float64"}) for grad in given]
+        if all(close(mine.expand_as(g).flatten(), g.flatten()) for mine, g in zip(exact, grads, strict=True)):
+            return found
+        fault = "its gradient is wrong: is a part detached?" if any(map(flows, given)) else NO_GRADIENT
+    elif all(map(flows, given)):
+        return found
+    else:
+        fault = NO_GRADIENT
+    return Finding("", found.score * other_shape, "; ".join(filter(None, [found.hint, fault])))
+
+
+def flows(grad: Any) -> bool:
+    """Whether a gradient that was sent is there, and is not zero."""
+    return isinstance(grad, dict) and isinstance(grad.get("tensor"), list) and any(grad["tensor"])
 
 
 def failure(result: Json | None, reason: str) -> Finding | None:
     """The finding where a case gave an error or nothing at all; None where it gave something."""
     if result is None:
         return Finding("", 0, reason or "no answer came back")
+    if "says" in result:
+        return Finding("", 0, str(result["says"]))
     if "error" not in result:
         return None
     if result["kind"] == "LookupError" and result.get("line") is None:
@@ -160,11 +193,13 @@ def failure(result: Json | None, reason: str) -> Finding | None:
 
 
 def explain(result: Json) -> str:
-    """What an error probably means."""
+    """What an error probably means, its type and line, and last its text, which :func:`without_text` cuts."""
     error, line = str(result["error"]), result.get("line")
     where = f" (line {line})" if line else ""
+    kind, _, text = error.partition(": ")
+    end = f"{where}: {text}" if text else where
     if result["kind"] in ("SystemExit", "KeyboardInterrupt"):
-        return f"it leaves the program{where}: {error}"
+        return f"it leaves the program by {kind}{end}"
     known = {
         "bitwise_xor": "^ is exclusive or in Python: the power is **",
         "for ^:": "^ is exclusive or in Python: the power is **",
@@ -175,10 +210,18 @@ def explain(result: Json) -> str:
         "MemoryError": "it asks for too much memory",
         "view size is not compatible": "view does not work on an expanded tensor: use reshape",
         "does not require grad": "a gradient is asked of something that does not require one",
+        "StopIteration": "it draws more batches than a step needs: does its loop end?",
         "backward through the graph a second time": "a graph is used twice: draw again, or detach",
     }
     meaning = next((text for sign, text in known.items() if sign.lower() in error.lower()), "")
-    return f"it raises {error}{where}" + (f": {meaning}" if meaning else "")
+    return f"{meaning}: it raises {kind}{end}" if meaning else f"it raises {kind}{end}"
+
+
+def without_text(hint: str) -> str:
+    """A hint without the text of an error, which is the submission's and may name the hidden checks' inputs."""
+    return re.sub(
+        r"(it raises|it leaves the program by) (\w{1,40})\w*( \(line \d+\))?.*", r"\1 \2\3", hint, flags=re.DOTALL
+    )
 
 
 def compare(answer: Any, right: Tensor, known: Sequence[Known] = (), other_shape: float = 0.5) -> Finding:

@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,43 @@ def test_a_starter_is_not_attempted_and_every_question_is_there(tmp_path, capsys
     assert "not found: gan.py, solution.py" in capsys.readouterr().out
     with Path("out.csv").open() as file:
         assert [*csv.reader(file)] == [["submission", "total", *NUMBERS], ["alice", "0.0", *["0.0"] * 14]]
+
+
+def test_lines_of_other_submissions_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("alice", "bob"):
+        Path(name).mkdir()
+    assert main(["alice", "bob", "--csv", "out.csv"]) == 0
+    text = Path("out.csv").read_text()
+    Path("out.csv").write_text(text.replace("alice,0.0", "alice,1.0").replace("bob,0.0", "bob,2.0"))
+    assert main(["bob", "--csv", "out.csv"]) == 0
+    assert [line.split(",")[:2] for line in Path("out.csv").read_text().splitlines()[1:]] == [
+        ["alice", "1.0"],
+        ["bob", "0.0"],
+    ]
+    Path("mine.csv").write_text("name,comment\nalice,kept\n")
+    assert main(["bob", "--csv", "mine.csv"]) == 2
+    assert Path("mine.csv").read_text() == "name,comment\nalice,kept\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice", "bob", "mine.csv", "out.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_ctrl_c_is_one_line_and_keeps_what_was_graded(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "q1_solution.py").write_text("while True:\n    pass\n")
+    out = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "grade", *(str(tmp_path / name) for name in "abc"), "--csv", str(out)]
+    process = subprocess.Popen(
+        [*command, "--seconds", "6"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not out.exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.count("\n") == 1
+    assert out.read_text().splitlines()[1:][0].startswith("a,")
 
 
 @pytest.mark.slow
@@ -176,6 +215,15 @@ def test_the_grader_goes_on_when_its_server_is_gone(sandbox, verdict_of):
 def test_submissions_of_the_same_name_are_told_apart():
     assert names([[Path("a/code")], [Path("b/code")], [Path("c.zip")]]) == ["a/code", "b/code", "c.zip"]
     assert names([[Path("x/alice/gan.py"), Path("x/alice/solution.py")]]) == ["alice"]
+
+
+def test_the_hint_is_of_the_question_itself(verdict_of):
+    """Of a step with a fault of its own and another function's, its own is named; what stood in, a note says."""
+    gan = right("vectorised", "gan").replace("return cp.mean() - cq.mean()", "return cp - cq")
+    verdict = verdict_of("2.5", gan)
+    assert (verdict.points, "in the place of" in " ".join(verdict.notes)) == (verdict.max, True), verdict
+    gan = changed(gan, "make_train_step", "critic_optim.zero_grad()\n", "pass\n")
+    assert "zero_grad" in verdict_of("2.5", gan).hint
 
 
 def test_a_part_that_builds_on_one_not_attempted_is_judged(verdict_of):

@@ -76,12 +76,15 @@ def test_the_package_grades(container):
         "print(y)\n    return torch.stack(out)[:, None]",
     )
     (container / "submission" / "q1_solution.py").write_text(q1)
-    (container / "submission" / "gan.py").write_text(right("loops", "gan"))
+    leak = "raise ValueError(f'the inputs are {cp.tolist()}')"
+    (container / "submission" / "gan.py").write_text(changed(right("loops", "gan"), "w1", "", leak))
     (container / "submission" / "solution (1).py").write_text(right("loops", "solution"))
     results = run(container)
     check_format(results)
-    assert results["score"] == 33
-    (lost,) = [test for test in results["tests"] if test["score"] < test["max_score"]]
+    assert results["score"] == 31.25
+    lost, raised = [test for test in results["tests"] if test["score"] < test["max_score"]]
+    line = (container / "submission" / "gan.py").read_text().splitlines().index(f"    {leak}") + 1
+    assert raised["output"].splitlines()[1:] == [f"it raises ValueError (line {line})"]
     assert "the shape is (4, 1)" in lost["output"]
     assert "it prints" in lost["output"]
     assert "tensor" not in lost["output"]  # the checks' inputs, printed

@@ -95,3 +95,58 @@ def test_statements_that_are_python_are_kept(tmp_path):
     assert kinds == {"Import", "Assign", "b"}
     assert source.text.splitlines()[10] == "def b():"  # lines keep their numbers
     assert "never closed" in source.broken["a"]
+
+
+def test_a_zip_within_is_opened(tmp_path):
+    """As Moodle lays it out: a folder for each student, with the zip that was handed in."""
+    write(tmp_path / "s", ["hw3/gan.py", "hw3/report.pdf"])
+    moodle = tmp_path / "03_carol"
+    moodle.mkdir()
+    zipped(tmp_path / "s", moodle / "carol_hw3.zip")
+    (moodle / "broken.zip").write_bytes(b"PK nothing more")
+    for path in (moodle, zipped(moodle, tmp_path / "class.zip")):
+        submission = open_submission([path], tmp_path / f"scratch of {path.name}")
+        assert [*submission.sources] == ["gan"]
+        expected = "not found: q1_solution.py, solution.py; found: broken.zip, carol_hw3.zip, report.pdf"
+        assert submission.lines[0] == expected
+        assert submission.lines[1].startswith("broken.zip cannot be unpacked")
+
+
+def test_what_is_there_is_named(tmp_path):
+    folder = tmp_path / "s"
+    write(folder, ["assignment3.py", "gan.ipynb", "old/hw3.tar.gz"])
+    (line,) = open_submission([folder], tmp_path).lines
+    assert line.startswith(
+        "not found: q1_solution.py, gan.py, solution.py; found: assignment3.py, gan.ipynb, hw3.tar.gz"
+    )
+    assert line.endswith("(tar and rar archives are not read)")
+    archives = [folder / "old" / "hw3.tar.gz", folder / "b.rar"]
+    archives[1].touch()
+    assert group(archives) == [[archive] for archive in archives]
+    for archive in archives:
+        with pytest.raises(SubmissionError, match="are not read"):
+            open_submission([archive], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{student}/{file}" for student in ("adams", "brown") for file in ("gan.py", "solution.py", "q1_solution.py")],
+        ["adamsjohn_4411_88231_gan.py", "browneve_LATE_4412_88232_gan.py"],
+        ["adamsjohn_4411_88231_gan.py", "browneve_4412_88232_solution.py"],
+    ],
+)
+def test_files_of_several_students_are_refused(names, tmp_path):
+    folder = tmp_path / "section"
+    write(folder, names)
+    with pytest.raises(SubmissionError, match=r"several submissions \(adams.*, brown.*\)"):
+        open_submission([folder], tmp_path)
+    if "_" in names[0].split("/")[0]:
+        with pytest.raises(SubmissionError, match="several submissions"):
+            open_submission(sorted(folder.iterdir()), tmp_path)
+
+
+def test_an_older_copy_elsewhere_is_no_other_student(tmp_path):
+    folder = tmp_path / "s"
+    write(folder, ["gan.py", "solution.py", "old/gan.py", "old/solution.py", "q1/gan.py"])
+    assert found(folder, tmp_path) == {"gan": "# gan.py", "solution": "# solution.py"}
