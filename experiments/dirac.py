@@ -13,11 +13,11 @@ from question2.configurations import Management, plan
 MINUTES = {"quick": 0.3, "assignment": 1.6, "full": 1.6}
 SEED = 31415
 
-CAPTION = """\
-{name} ({game}), seed {seed}, {hp.max_iters} updates of step {hp.generator_lr}. From left: the generated point over the
-critic's slope on the vector field, from its start (circle) to its end (dot), with the real point (cross) and, where one
-is kept, the moving average (orange); the parameters over the first 300 updates; the generated point over all updates;
-the game in the space of its three parameters."""
+CAPTION = (
+    "{name} ({game}), seed {seed}, {hp.max_iters} updates of step {hp.generator_lr}. From left: the game over the vector"
+    " field, from its start (circle) to its end (dot), real point (cross), moving average (orange); the parameters over"
+    " 300 updates; the generated point over all; the game in space."
+)
 
 
 def run(options: Options) -> dict[str, Any]:
