@@ -14,8 +14,8 @@ MINUTES = {"quick": 0.3, "assignment": 1.6, "full": 1.6}
 SEED = 31415
 
 CAPTION = (
-    "{name} ({game}), seed {seed}, {hp.max_iters} updates of step {hp.generator_lr}. From left: the game over the vector"
-    " field, from its start (circle) to its end (dot), real point (cross), moving average (orange); the parameters over"
+    "{name} ({game}), seed {seed}, {hp.max_iters} updates of step {hp.generator_lr}. From left: the game over the"
+    " vector field, from its start (circle) to its end (dot), real point (cross), moving average (orange); the parameters over"
     " 300 updates; the generated point over all; the game in space."
 )
 

@@ -179,7 +179,8 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], co
     side = max(reach(game, trajectory) for _, game, trajectory in itertools.chain(*panels))
     size = (figures.WIDTH / columns, 1.65)
     with figures.figure(path, columns, size, rows, sharex=True, sharey=True) as places:
-        places[0].figure.get_layout_engine().set(h_pad=0.08)  # a row's titles are clear of the ticks above
+        layout: Any = places[0].figure.get_layout_engine()
+        layout.set(h_pad=0.08)  # a row's titles are clear of the ticks above
         for place in places[len(panels) :]:
             place.set_visible(False)
         for place, panel in zip(places, panels, strict=False):
