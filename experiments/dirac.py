@@ -15,8 +15,8 @@ SEED = 31415
 
 CAPTION = (
     "{name} ({game}), seed {seed}, {hp.max_iters} updates of step {hp.generator_lr}. From left: the game over the"
-    " vector field, from its start (circle) to its end (dot), real point (cross), moving average (orange); the parameters over"
-    " 300 updates; the generated point over all; the game in space."
+    " vector field, from its start (circle) to its end (dot), real point (cross), moving average (orange); the"
+    " parameters over 300 updates; the generated point over all; the game in space."
 )
 
 
