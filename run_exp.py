@@ -44,6 +44,9 @@ class Request:
     animate: bool = False  # make films of the dirac games
 
 
+GROUPS = {"request": Request, "management": Management, "changed": Hyperparameters, "resources": jobs.Resources}
+
+
 def main(management: Management, hyperparameters: Hyperparameters) -> dict[str, Any] | None:
     """Do one run, as a notebook asks for it; in a notebook a dirac game's final plot is shown.
 
@@ -122,8 +125,7 @@ def run_as_jobs(runs: Sequence[Run], resources: jobs.Resources) -> dict[str, str
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    groups = {"request": Request, "management": Management, "changed": Hyperparameters, "resources": jobs.Resources}
-    asked = parse_all(DESCRIPTION, argv, groups, typed=["changed"], examples=EXAMPLES)
+    asked = parse_all(DESCRIPTION, argv, GROUPS, typed=["changed"], examples=EXAMPLES)
     request, management, failed = asked.request, asked.management, {}
     with interruption.one_line_errors():
         if request.list:

@@ -21,7 +21,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PROGRAMS = ("python", "pytest", "make", "jupyter", "tensorboard", "ruff", "mypy")  # as commands begin
 # Files that are named and that programs or readers make.
 MADE = re.compile(
-    r"(config|result|metrics)\.jsonl?|log\.txt|generator\.pt|report\.(pdf|html)|colab\.zip|NAME\.(npz|json)|datasets/.*|results/NAME\.json"
+    r"(config|result|metrics)\.jsonl?|checkpoint(\.previous)?\.pt|log\.txt|generator\.pt|report\.(pdf|html)|colab\.zip|NAME\.(npz|json)|datasets/.*|results/NAME\.json"
     r"|runs/.*|\.venv.*|binarized_mnist.*|.*\{.*|stacked_flows\.py"
 )
 
@@ -72,11 +72,9 @@ def parse_python(words: list[str]) -> None:
     elif name in ("gan", "venv"):
         assert arguments == ([] if name == "gan" else [".venv"])
     elif name == "run_exp":
-        groups = {"request": run_exp.Request, **run_exp.GROUPS}
-        asked = options.parse_all("", arguments, groups, typed=tuple(run_exp.PARAMETERS))
-        overrides = {key: value for name in run_exp.PARAMETERS for key, value in getattr(asked, name).items()}
+        asked = options.parse_all("", arguments, run_exp.GROUPS, typed=["changed"])
         if asked.request.config:
-            assert run_exp.plan(asked.request.config, asked.request.seed, **overrides)
+            assert run_exp.plan(asked.request.config, asked.request.seed, **asked.changed)
         assert asked.request.config or asked.request.list or asked.request.summary
     elif name == "grade":
         importlib.import_module("grade.__main__").parser().parse_args(arguments)
