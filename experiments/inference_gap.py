@@ -118,6 +118,7 @@ def in_full(options: Options, model: VAE, images: Tensor, posteriors: dict[str, 
         "log_px": estimates[best],
         "estimated_from": best,
         "estimates": estimates,
+        "model": {str(k): mean_and_error(log_likelihood(model, images, k, seed=1)) for k in (200, draws)},
         "draws": draws,
         "families": gaps(elbos, log_px[best]),
     }
