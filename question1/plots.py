@@ -84,8 +84,9 @@ def images(folder: Path, model: VAE, images: Tensor) -> None:
 
 def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> None:
     """The two parts of the inference gap for each family, with two latent dimensions and with all."""
-    with figures.figure(path, columns=2, size=THIRD) as columns:
-        for axes, rows, title in zip(columns, (plane, full), ("two latent dimensions", "a hundred"), strict=True):
+    with figures.figure(path, columns=2, size=THIRD, sharey=True) as columns:
+        top = max(row["gap"]["mean"] for row in (*plane, *full))
+        for axes, rows, title in zip(columns, (plane, full), ("2 latent dimensions", "100 dimensions"), strict=True):
             bottom = np.zeros(len(rows))
             for part, colour in (("approximation", figures.COLOURS[0]), ("amortisation", figures.COLOURS[5])):
                 heights = np.array([row[part]["mean"] for row in rows])
@@ -93,7 +94,7 @@ def inference_gaps(path: Path, plane: Sequence[dict[str, Any]], full: Sequence[d
                 axes.bar(range(len(rows)), heights, 0.6, bottom, color=colour, yerr=errors, capsize=2, label=part)
                 bottom += heights
             axes.set_xticks(range(len(rows)), [row["name"].removeprefix("planar ") for row in rows])
-            axes.set(title=title, xlabel="planar layers", ylim=(0, 1.7 * max(bottom)))  # room for the legend
+            axes.set(title=title, xlabel="planar layers", ylim=(0, 1.2 * top))
             axes.grid(visible=False, axis="x")
         columns[0].set_ylabel("inference gap (nats)")
         columns[0].legend(loc="upper right")

@@ -10,9 +10,9 @@ from tests.faults.conftest import LONG, TRAINERS, newest, outcome
 
 KILLS = 50 if LONG else 1
 RUNS = {  # long enough to be met at work
-    "vae": ["--epochs", "6", "--input_dropout", "0.1", "--schedule", "one-cycle"],
-    "train": ["--num_iter", "6000", "--from", "samples", "density", "--targets", "arcs", "sine"],
-    "images": ["--max_iters", "60"],
+    "vae": ["--epochs", "4", "--input_dropout", "0.1", "--schedule", "one-cycle"],
+    "train": ["--num_iter", "3000", "--from", "samples", "density", "--targets", "arcs", "sine"],
+    "images": ["--max_iters", "40"],
 }
 if LONG:  # a parent that is killed alone, and started again at once
     RUNS["workers"] = ["--num_layers", "1", "2", "--workers", "2", "--num_iter", "6000"]

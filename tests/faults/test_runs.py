@@ -98,7 +98,7 @@ def test_an_interrupt_during_imports_is_one_line(code):
     assert messages(done.stderr) == [interruption.STOPPED]
 
 
-FLOWS = ["--num_layers", "1", "2", "3", "--num_iter", "3000", "--workers", "2"]
+FLOWS = ["--num_layers", "1", "2", "3", "--num_iter", "2000", "--workers", "2"]
 GAMES = "--config=dirac-jsd-[1-4] --games=2 --workers=2 --viz=no --max_iters=2000000"
 LOCAL = "--config=dirac-w1-2 --seed 1 2 3 --games=1 --viz=no --max_iters=2000000 --executor=local --parallel=2"
 

@@ -109,6 +109,8 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_graded(tmp_path):
     (tmp_path / "b" / "q1_solution.py").write_text("while True:\n    pass\n")
     out = tmp_path / "out.csv"
     command = [sys.executable, "-m", "grade", *(str(tmp_path / name) for name in "abc"), "--csv", str(out)]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of tests in the background, and inherited
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*command, "--seconds", "6"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
