@@ -74,7 +74,7 @@ class VAE(nn.Module):
 
 
 def log_prior(z: Tensor) -> Tensor:
-    """Log-density of a standard normal distribution at ``(*, L)``: ``(*)`` in nats. torch computes a norm in one pass."""
+    """Log-density of a standard normal distribution at ``(*, L)``: ``(*)`` in nats. A norm is one pass over z."""
     return -0.5 * (torch.linalg.vector_norm(z, dim=-1).square() + z.shape[-1] * math.log(2 * math.pi))
 
 
