@@ -37,7 +37,7 @@ class Question:
     stand_ins: list[Json] = field(default_factory=list)  # our parts for those that it builds on: sources and names
 
 
-def of_trials(number: str, file: str, functions: tuple[str, ...], scenario: str, trials: list[Trial]) -> Question:
+def question_from(number: str, file: str, functions: tuple[str, ...], scenario: str, trials: list[Trial]) -> Question:
     """A question whose checks are trials; a check of several trials is as good as the worst of them."""
 
     def judge_all(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import q1_solution
-from grade.question import Json, Question, Results, Trial, of_trials, remarks
+from grade.question import Json, Question, Results, Trial, question_from, remarks
 from grade.scenarios import decode
 from grade.verdict import NO_GRADIENT, Finding, Known, close, compare, failure, flows, known, worst
 
@@ -39,7 +39,7 @@ def _random(seed: int, *shape: int) -> Tensor:
 
 
 def _simple(number: str, name: str, trials: list[Trial]) -> Question:
-    return of_trials(number, FILE, (name,), "call", trials)
+    return question_from(number, FILE, (name,), "call", trials)
 
 
 def _call(name: str, *arguments: Tensor, leaves: tuple[int, ...] = ()) -> Json:

@@ -9,7 +9,7 @@ from torch import Tensor
 import gan
 from grade import penalties, training
 from grade.penalties import exact_critic, linear, random
-from grade.question import Json, Question, Results, Trial, of_trials
+from grade.question import Json, Question, Results, Trial, question_from
 from grade.scenarios import decode, network
 from grade.verdict import Finding, Known, close, known
 
@@ -31,7 +31,7 @@ def _metrics() -> Question:
         for name in ("jsd", "w1"):
             case = {"function": name, "args": [cp, cq], "leaves": [0, 1]}
             trials.append(Trial(name, case, getattr(gan, name)(p, q), known(name, **names)))
-    return of_trials("2.1", FILE, ("jsd", "w1"), "call", trials)
+    return question_from("2.1", FILE, ("jsd", "w1"), "call", trials)
 
 
 def _losses() -> Question:
@@ -53,7 +53,7 @@ def _losses() -> Question:
         ):
             case = {"p": p, "q": q, "critic": spec, "args": [loss_type, reg_type, REG_CF if reg_type else 1.0]}
             trials.append(_loss_trial(case | {"which": which}, other))
-    simple = of_trials("2.3", FILE, ("make_losses",), "losses", trials)
+    simple = question_from("2.3", FILE, ("make_losses",), "losses", trials)
     # A penalty may rely on samples that require a gradient already: then both kinds count, and a note says so.
     cases = [case | {"leaves": leaves} for leaves in (False, True) for case in simple.cases]
 
@@ -105,7 +105,7 @@ def _average() -> Question:
         t, s = start.double(), goal.double()
         case = {"source": goal, "target": start, "alpha": [alpha]}
         trials.append(Trial("values", case, alpha * t + (1 - alpha) * s, known(name, s=s, t=t, alpha=alpha)))
-    simple = of_trials("2.4", FILE, (name,), "average", trials)
+    simple = question_from("2.4", FILE, (name,), "average", trials)
 
     def judge(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
         findings, notes = simple.judge(results, reason, other_shape)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import solution
 from grade.penalties import random
-from grade.question import Json, Question, Results, Trial, of_trials, remarks
+from grade.question import Json, Question, Results, Trial, question_from, remarks
 from grade.verdict import NO_GRADIENT, Finding, Known, compare, failure, flows, judge, known, worst
 
 FILE = "solution"
@@ -118,7 +118,7 @@ def _loss_trials(name: str) -> list[Trial]:
 
 
 def _loss1() -> Question:
-    simple = of_trials("3.6", FILE, ("loss1",), "call", _loss_trials("loss1"))
+    simple = question_from("3.6", FILE, ("loss1",), "call", _loss_trials("loss1"))
     flow, flow_right, flow_wrong = _flow_case()
 
     def judge_all(results: Results, reason: str, other_shape: float) -> tuple[list[Finding], list[str]]:
@@ -177,4 +177,4 @@ def _judge_flow(
 
 
 def _loss2() -> Question:
-    return of_trials("3.8", FILE, ("loss2",), "call", _loss_trials("loss2"))
+    return question_from("3.8", FILE, ("loss2",), "call", _loss_trials("loss2"))

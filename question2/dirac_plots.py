@@ -172,8 +172,8 @@ def overview(path: str | Path, games: Sequence[tuple[str, Game, Trajectory]], co
     """
     alike: dict[Game, list[tuple[str, Game, Trajectory]]] = {}
     for name, game, trajectory in games:
-        of_game = alike.setdefault(dataclasses.replace(game, alpha_ema=None), [])
-        of_game.append((name, game, first_of(game, trajectory)))
+        same = alike.setdefault(dataclasses.replace(game, alpha_ema=None), [])
+        same.append((name, game, first_of(game, trajectory)))
     panels = list(alike.values())
     rows = -(-len(panels) // columns)
     side = max(reach(game, trajectory) for _, game, trajectory in itertools.chain(*panels))

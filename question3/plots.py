@@ -158,13 +158,13 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
     """
     points, lines = points_and_lines()
     _, _, w, b = cases[0]
-    panels_of = [("before", torch.zeros(2), w, b)]
+    contents = [("before", torch.zeros(2), w, b)]
     for title, u, w, b in cases:
         numbers = f"$u={vector(u)}$\n$w={vector(w)}$, $b={b:g}$"
-        panels_of.append((f"{title}\n{numbers}", u, w, b))
-    columns = (len(panels_of) + 1) // 2
+        contents.append((f"{title}\n{numbers}", u, w, b))
+    columns = (len(contents) + 1) // 2
     with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.85), **EDGES) as panels:
-        for axes, (title, u, w, b) in zip(panels, panels_of, strict=False):
+        for axes, (title, u, w, b) in zip(panels, contents, strict=False):
             moved = planar_transformation(lines.view(-1, 2), u, w, b).view(lines.shape)
             axes.plot(*moved.permute(2, 1, 0), color="0.6", linewidth=0.3, zorder=0)
             after, side = planar_transformation(points, u, w, b), points @ w + b > 0
