@@ -74,7 +74,6 @@ def median_flows(out: Path, runs: list[dict[str, Any]]) -> dict[tuple[str, str, 
         places = [i for i, record in enumerate(records) if record["data"] == name]
         place = places[train.median_of([records[i] for i in places])]
         state = checkpoint.load(out / records[place]["folder"] / "checkpoint.pt")
-        assert state is not None
         found[source, name, k] = records[place]["seed"], unstack(tuple(state["parameters"]))[place]
     return found
 

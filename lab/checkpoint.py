@@ -28,20 +28,21 @@ def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
         file.write(buffer.getbuffer())
 
 
-def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """Load what :func:`save` wrote, or return None where there is no file yet.
+def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Load what :func:`save` wrote.
 
     Raises:
+        FileNotFoundError: There is no such file.
         DamagedError: The file cannot be read, or a record of it does not have its checksum.
     """
-    if not Path(path).exists():
-        return None
     try:
         # torch writes a CRC-32 for each record, but does not check it; a record that is marked as a folder it does not
         # read at all.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip() or any(entry.external_attr for entry in archive.infolist())
         state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise DamagedError(f"{path} is damaged, or not a file of this program ({type(error).__name__})") from None
     if damaged or not isinstance(state, dict):
@@ -107,9 +108,9 @@ class Checkpoint:
         failure = None
         for path in (self.path, self.previous):
             try:
-                if (state := load(path)) is None:
-                    continue
-                values = self._give(path, state)
+                values = self._give(path, load(path))
+            except FileNotFoundError:
+                continue
             except DamagedError as error:
                 failure = failure or error
                 continue

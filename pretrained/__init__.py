@@ -48,8 +48,6 @@ def load(name: str | None = None) -> Any:
 def read(path: Path, kind: str) -> Any:
     """A model from its file, which holds the arguments of its class and its weights."""
     state = checkpoint.load(path)
-    if state is None:
-        raise FileNotFoundError(f"there is no {path}")
     network = state.pop("network")
     module = CLASSES[kind](**state)
     module.load_state_dict(network)

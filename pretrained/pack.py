@@ -54,7 +54,7 @@ def pack_vae(folder: Path, config: Row, result: Row) -> Iterator[Row]:
     """Store a VAE. Its validation ELBO is computed again, log p(x) is the run's."""
     sizes = {key: config[key] for key in ("latent_size", "num_layers", "flow_scale")}
     module = VAE(**sizes)
-    module.load_state_dict((checkpoint.load(folder / "checkpoint.pt") or {})["vae"])
+    module.load_state_dict(checkpoint.load(folder / "checkpoint.pt")["vae"])
     what = f"VAE of binarised MNIST, {config['epochs']} epochs"
     row = {"name": folder.name.replace("_", "-"), "kind": "vae", "what": what}
     valid = data.load(config["dataset"], config["data"])[1].valid
@@ -67,7 +67,7 @@ def pack_flows(folder: Path, config: Row, result: Row) -> Iterator[Row]:
     """Store the flows of a run, each scored again."""
     for record in result["runs"]:
         source, target, k = record["source"], record["data"], record["num_layers"]
-        state = checkpoint.load(folder / record["folder"] / "checkpoint.pt") or {}
+        state = checkpoint.load(folder / record["folder"] / "checkpoint.pt")
         place = [each for each in result["runs"] if each["folder"] == record["folder"]].index(record)
         way = f"from {target} to noise" if source == "samples" else f"from noise to {target}"
         row = {"name": f"{target}-from-{source}", "kind": "flow", "what": f"planar flow, {k} layers, {way}"}

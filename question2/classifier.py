@@ -66,8 +66,6 @@ class Classifier(nn.Module):
 def load(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> Classifier:
     """A trained classifier in evaluation mode, float32."""
     state = checkpoint.load(path, device)
-    if state is None:
-        raise FileNotFoundError(f"there is no classifier at {path}")
     network = Classifier(state["width"]).to(device).to(memory_format=torch.channels_last)
     network.load_state_dict(state["network"])
     return network.eval()

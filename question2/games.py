@@ -58,10 +58,10 @@ def load_trajectory(run: Run) -> dirac.Trajectory | None:
     path = run.folder / "checkpoint.pt"
     try:
         state = checkpoint.load(path)
+    except FileNotFoundError:
+        return None
     except checkpoint.DamagedError as error:
         print(f"{error}; the game is played again", file=sys.stderr)
-        return None
-    if state is None:
         return None
     if state.pop("origin", None) != determining(run.hp):
         print(f"{path} has other options; the game is played again", file=sys.stderr)

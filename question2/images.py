@@ -97,8 +97,6 @@ def as_kept(generator: Generator) -> Generator:
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
     """The generator that a run left in its folder, in evaluation mode: noise ``(N, dimz)`` to images."""
     state = checkpoint.load(path, device)
-    if state is None:
-        raise FileNotFoundError(f"there is no generator at {path}")
     try:
         generator = Generator(state["dimz"], state["dimh"]).to(device)
         generator.load_state_dict(state["network"])
