@@ -132,7 +132,7 @@ def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None
     thetas, psis, averages = (
         value.new_empty(updates + 1, *value.shape) for value in (generator.theta, critic.psi, generator.theta)
     )
-    for t in tqdm(range(updates + 1), desc=label, unit=" updates", disable=label is None, leave=False):
+    for t in tqdm(range(updates + 1), desc=label, unit="update", disable=label is None, leave=False):
         if t:
             step(data, critic, critic_optim, generator, averaged, generator_optim)
         thetas[t], psis[t], averages[t] = generator.theta.data, critic.psi.data, averaged.theta.data

@@ -117,7 +117,7 @@ def run_as_jobs(runs: Sequence[Run], resources: jobs.Resources) -> dict[str, str
     if resources.executor == "slurm":
         return jobs.run_on_slurm(run_alone, calls, Path(runs[0].management.exp_path) / "jobs", resources)
     workers = min(len(runs), resources.parallel or usable_cores())
-    with tqdm(total=len(runs), desc="local", unit=" runs") as bar:
+    with tqdm(total=len(runs), desc="local", unit="run") as bar:
         threads = usable_cores() // workers
         results = jobs.run_in_processes(why_it_failed, calls, workers, threads, lambda name: bar.update())
     return {label: why for label, why in results.items() if why}

@@ -155,7 +155,7 @@ def train_group(
         updater.function = stacked_flows.compile_flows(updater.function)
 
     label = f"from {group.source}, k = {group.num_layers}"
-    shown = {"total": options.num_iter, "initial": step, "desc": label, "unit": " updates", "disable": not progress}
+    shown = {"total": options.num_iter, "initial": step, "desc": label, "unit": "update", "disable": not progress}
     with (
         interruption.Interruption("up to a thousand updates") as stop,
         Record(group.out, lines) as record,

@@ -144,7 +144,7 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     with (
         interruption.Interruption("this epoch") as stop,
         Record(Path(options.out), lines) as record,
-        tqdm(total=options.epochs, initial=len(lines), desc="training", unit=" epochs", disable=not progress) as bar,
+        tqdm(total=options.epochs, initial=len(lines), desc="training", unit="epoch", disable=not progress) as bar,
     ):
         for epoch in range(len(lines), options.epochs):
             if stop.requested:

@@ -108,7 +108,7 @@ def image_folder(folder: str | Path) -> Tensor:
     if len(files) < 2:  # the FID compares covariances
         raise DataUnavailableError(f"{folder} holds {len(files)} images ({', '.join(SUFFIXES)}); a GAN needs two")
     images = np.empty((len(files), 32, 32, 3), np.uint8)
-    for i, file in enumerate(tqdm(files, desc=f"reading {folder}", unit=" images", leave=False)):
+    for i, file in enumerate(tqdm(files, desc=f"reading {folder}", unit="image", leave=False)):
         try:
             with Image.open(file, formats=FORMATS) as image:
                 images[i] = np.asarray(ImageOps.fit(_over_white(image), (32, 32), Image.Resampling.LANCZOS))

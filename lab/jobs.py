@@ -233,7 +233,7 @@ def run_on_slurm(
         raise InputError(f"Slurm is not available, or refuses the jobs: {error}") from None
     print(f"{len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}: scancel stops them", file=sys.stderr)
     failed = {}
-    for name, job in tqdm(list(zip(calls, jobs, strict=True)), desc="slurm", unit=" runs"):
+    for name, job in tqdm(list(zip(calls, jobs, strict=True)), desc="slurm", unit="run"):
         if failure := job.exception():
             failed[name] = f"{str(failure).strip().splitlines()[-1]} (logs: {job.paths.folder})"
     return failed

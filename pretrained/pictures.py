@@ -50,7 +50,7 @@ def sheet(names: Sequence[str], seed: int = 0, count: int = 64, columns: int = 4
         plt.close(page)  # so that a notebook shows it once
         for panel in axes.flat[len(names) :]:
             panel.set_axis_off()
-        bar = tqdm(names, desc="drawing", unit=" models", disable=not progress)
+        bar = tqdm(names, desc="drawing", unit="model", disable=not progress)
         for name, panel in zip(bar, axes.flat, strict=False):
             draw(panel, name, seed, count)
     return page

@@ -284,7 +284,7 @@ def log_likelihood(
     with (
         one_thread(),  # for MKL; OpenMP has its own number in each thread
         ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        tqdm(total=len(x), desc=f"log p(x), K = {num_samples}", unit=" images", disable=not progress) as bar,
+        tqdm(total=len(x), desc=f"log p(x), K = {num_samples}", unit="image", disable=not progress) as bar,
     ):
         q = vae.posterior(x)
         for start in range(0, len(x), size):

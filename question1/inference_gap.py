@@ -100,7 +100,7 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), pct_start=0.1)
     x = images.unsqueeze(1)
-    for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit=" updates", disable=not progress):
+    for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit="update", disable=not progress):
         noise = torch.randn(count, draws, size, generator=generator, device=images.device)
         z, log_q = Posterior.from_parameters(parameters[0], parameters[1], parameters[2:]).sample(noise)
         # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
@@ -146,7 +146,7 @@ def fit_encoder(
     optimizer = torch.optim.Adam(fitted.encoder.parameters(), lr, fused=True)
     updates = epochs * math.ceil(len(images) / batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, updates), pct_start=0.1)
-    with tqdm(total=updates, desc=f"encoder, {num_layers} layers", unit=" updates", disable=not progress) as bar:
+    with tqdm(total=updates, desc=f"encoder, {num_layers} layers", unit="update", disable=not progress) as bar:
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator, device=images.device)
             for index in order.split(batch_size):

@@ -35,7 +35,7 @@ def run_games(runs: Sequence[Run], progress: bool = True) -> dict[str, dict[str,
     with contextlib.ExitStack() as stack:
         for run in runs:
             stack.enter_context(run.claim())
-        bar = stack.enter_context(tqdm(total=len(runs), desc="dirac", unit=" games", disable=not progress))
+        bar = stack.enter_context(tqdm(total=len(runs), desc="dirac", unit="game", disable=not progress))
         if workers > 1:
             done = lambda name: bar.update(len(calls[name][0]))  # noqa: E731
             played = jobs.run_in_processes(run_together, calls, workers, 1, done)

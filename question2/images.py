@@ -157,7 +157,7 @@ def train(
     with (
         Interruption() as interruption,
         Record(folder, done.get("lines", [])) as record,
-        tqdm(total=hp.max_iters, initial=step, desc=run.name, unit=" updates", disable=not progress) as bar,
+        tqdm(total=hp.max_iters, initial=step, desc=run.name, unit="update", disable=not progress) as bar,
     ):
         while step < hp.max_iters and time.monotonic() < deadline and not interruption.requested:
             started = time.perf_counter()

@@ -78,7 +78,7 @@ def fit(
     log_p = log_target(target, grid)
     optimizer = torch.optim.Adam(flow.parameters(), lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), cycle_momentum=False)
-    for _ in tqdm(range(steps), desc=f"{direction} KL, seed {seed}", unit=" updates", disable=not progress):
+    for _ in tqdm(range(steps), desc=f"{direction} KL, seed {seed}", unit="update", disable=not progress):
         log_q = -loss1(*flow(points)).squeeze(1)
         optimizer.zero_grad()
         divergences(log_p, log_q, area)[direction].backward()

@@ -186,7 +186,7 @@ def comparison(runs: Path) -> dict[str, Any]:
     ours = {path.stem: read_json(path) for path in HERE.glob("results/*.json")}
     sections = [section(name, yours[name], ours.get(name), runs) for name in in_order(set(yours))]
     fullest = max(yours.values(), key=lambda result: len(result["asked"]), default={})
-    missing = [name for name in in_order(set(ours) - set(yours)) if about(name) != name]
+    missing = in_order(set(ours) - set(yours))
     return {
         "runs": str(runs),
         "sections": sections,
