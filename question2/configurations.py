@@ -12,6 +12,7 @@ from typing import Any, Literal
 import data
 from dirac import Game
 from lab.claim import claim
+from lab.files import read_json
 from lab.options import InputError, check, option
 
 
@@ -178,20 +179,33 @@ def plan(pattern: str, seeds: Sequence[int] = (), management: Management | None 
     ]
 
 
+RESULTS = Path(__file__).parent.parent / "report" / "results"  # of the published experiments
+T4 = 8.1e12  # operations a second of an NVIDIA T4 in float32, at its peak, says its data sheet
 LEGEND = """\
 loss: Jensen-Shannon divergence or Wasserstein distance. penalty: on the critic's gradient, with its weight, GP around
 1 between the data, R1 around 0 at real data. EMA: the share that a moving average of the generator keeps. updates: of
-the generator. All dirac games together take about a minute on two cores. The cifar10 runs are for a GPU: on two cores
-they take days; a T4 needs 4 (jsd-1) to 7 hours (R1) each for their arithmetic alone, an estimate, not a measurement.
-With --generator_dimh 32 --critic_dimh 32 --max_iters 10000 each takes 20 (jsd-1) to 50 minutes (R1) on two cores."""
+the generator. 2 cores: the time that we measured, for images without evaluations. T4: the least that this GPU needs,
+from the number of operations. In less time: --generator_dimh 32 --critic_dimh 32 --max_iters 10000, {} minutes
+on the two cores."""
 
 
 def table(pattern: str = "*") -> str:
-    """The configurations of a pattern, a line each, by what sets them apart, and what the columns say."""
-    lines = [f"{'name':14} {'loss':5} {'penalty':9} {'spectral norm':14} {'EMA':6} updates"]
+    """The configurations of a pattern, a line each, by what sets them apart and by their time; the columns' meaning."""
+    speed, games = (read_json(RESULTS / f"{name}.json") or {} for name in ("gan_speed", "dirac"))
+    lines = [f"{'name':14} {'loss':5} {'penalty':8} {'spectral norm':14} {'EMA':6} {'updates':8} {'2 cores':8} T4"]
     for name in matching(pattern):
         c = CONFIGURATIONS[name]
         penalty = f"{c.critic_reg_type} {c.critic_reg_cf:g}" if c.critic_reg_type else "-"
         sn = "yes" if c.critic_use_sn else "-"
-        lines.append(f"{name:14} {c.loss_type:5} {penalty:9} {sn:14} {c.generator_alpha_ema or '-':<6} {c.max_iters}")
-    return "\n".join([*lines, LEGEND])
+        cores, gpu = f"{games['seconds'] / len(games['rows']):.0f} s", "-"
+        if c.task == "CIFAR10":
+            kind = "JSD, R1" if c.critic_reg_type else "JSD, spectral norm" if c.critic_use_sn else "JSD"
+            full = speed["kinds"][kind]["full"]
+            cores = f"{c.max_iters * full['milliseconds'] / 3.6e6:.0f} h"
+            gpu = f"{c.max_iters * full['operations'] / T4 / 3600:.1f} h"
+        lines.append(
+            f"{name:14} {c.loss_type:5} {penalty:8} {sn:14} {c.generator_alpha_ema or '-':<6} {c.max_iters:<8}"
+            f" {cores:8} {gpu}"
+        )
+    minutes = [kind["median"]["fast"] * 10_000 / 60_000 for kind in speed["kinds"].values()]
+    return "\n".join([*lines, LEGEND.format(f"{min(minutes):.0f} to {max(minutes):.0f}")])
