@@ -102,6 +102,8 @@ def _do(options: argparse.Namespace) -> int:
                 options.json.write_text(text + "\n", encoding="utf-8")
             if options.csv:
                 write_csv(options.csv, [header, *rows.values()])
+        if len(records) > 1:
+            print(summary(records))
     return 0
 
 
@@ -126,8 +128,8 @@ def grade_all(submissions: list[list[Path]], points: Shares, seconds: float, job
     try:
         for report, lines in pool.map(one, submissions, names(submissions)):
             progress("")
+            yield report  # written before it is printed
             print(table(report, lines), flush=True)
-            yield report
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
@@ -152,6 +154,14 @@ def table(report: Report, lines: Sequence[str] = ()) -> str:
         for text in texts:
             rows += textwrap.wrap(text, 100, initial_indent=" " * 20, subsequent_indent=" " * 22)
     return "\n".join([*rows, ""])
+
+
+def summary(records: Sequence[dict[str, Any]]) -> str:
+    """How many submissions, their mean, and those that somebody should look at because nothing was found in them."""
+    mean = sum(record["total"] for record in records) / len(records)
+    nothing = [r["submission"] for r in records if all(q["verdict"] == "missing" for q in r["questions"])]
+    end = f"; nothing to grade in {', '.join(nothing)}" if nothing else ""
+    return f"{len(records)} submissions, {mean:.2f} of {records[0]['max']:g} points on average{end}"
 
 
 def read_csv(path: Path, header: list[str]) -> dict[str, list[Any]]:

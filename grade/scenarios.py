@@ -266,7 +266,7 @@ def planar(module: ModuleType, case: Json) -> Json:
         raise LookupError(case["methods"][0])
     method = getattr(layer, name)
     needed = [p for p in inspect.signature(method).parameters.values() if p.default is p.empty and p.kind < 2]
-    value = method(*[part.clone() for part in (x, u, w, b)][: max(1, len(needed))])
+    value = method(*[x.clone(), layer.u, layer.w, layer.b][: max(1, len(needed))])
     if isinstance(value, tuple):
         value = value[0]
     parameters = {name: getattr(layer, name) for name in "uwb"}

@@ -5,6 +5,7 @@ import itertools
 import re
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ FILES = ("q1_solution", "gan", "solution")
 SKIPPED = {"__MACOSX", "__pycache__", "site-packages", "node_modules", "venv", "env"}
 LARGEST = 200 << 20  # bytes that a zip may unpack to, and that neighbours of a graded file may have
 MOST = 2000  # files beside a graded one that a child gets
+# Folders of old copies, or of what was handed out.
+ASIDE = re.compile(r"(?i)(^|[^a-z])(old|backup|bak|draft|copy|starter|original|template|handout|previous)s?($|[^a-z])")
 ARCHIVES = {".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z"}  # that are not read
 
 
@@ -79,24 +82,23 @@ def open_submission(paths: list[Path], scratch: Path) -> Submission:
             except SubmissionError as error:
                 unread.append(str(error))
             candidates += sorted(path for path in _files(inner) if path.suffix.lower() == ".py")
+    fitting = {name: [path for path in candidates if _rank(path, name) is not None] for name in FILES}
+    base = root if root else scratch
+    _refuse_several([[path for path in paths if not _aside(path, base)] for paths in fitting.values()])
+    company = Counter(path.parent for paths in fitting.values() for path in paths)
     found = {
-        name: [
-            (rank, number, path) for number, path in enumerate(candidates) if (rank := _rank(path, name)) is not None
-        ]
-        for name in FILES
+        name: sorted(paths, key=lambda path: (_aside(path, base), -company[path.parent], _rank(path, name)))
+        for name, paths in fitting.items()
     }
-    _refuse_several([[path for _, _, path in ranked] for ranked in found.values()])
     sources, neighbours = {}, {}
     for name, ranked in found.items():
         if not ranked:
             continue
-        _, _, path = min(ranked)
+        path = ranked[0]
         sources[name] = read(path)
-        if len(ranked) > 1 and ranked[0][2].parent == path.parent:
-            others = ", ".join(
-                sorted(other.name for _, _, other in ranked if other != path and other.parent == path.parent)
-            )
-            sources[name].notes += [f"{path.name} is graded, not {others}"] if others else []
+        if len(ranked) > 1:
+            one, *others = (str(Path(candidate.parent.name, candidate.name)) for candidate in ranked)
+            sources[name].notes.append(f"{one} is graded, not {', '.join(others)}")
         beside = candidates if root is None else [c for c in candidates if c.is_relative_to(path.parent)]
         neighbours[name] = {
             str(other.name if root is None else other.relative_to(path.parent)): other
@@ -139,7 +141,9 @@ def _refuse_several(candidates: list[list[Path]]) -> None:
 
 
 def _several(one: str, other: str, *_: str) -> str:
-    return f"files of several submissions ({one}, {other}): put each into a folder of its own, and name those folders"
+    return (
+        f"files of several submissions ({one}, {other}): put each into a folder of its own, and name all: submissions/*"
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -158,6 +162,11 @@ def _files(folder: Path) -> Iterator[Path]:
                 if count > MOST or total > LARGEST:
                     return
                 yield path
+
+
+def _aside(path: Path, base: Path) -> bool:
+    """Whether a file lies in a folder below ``base`` that is named like an old copy or the hand-out."""
+    return path.is_relative_to(base) and any(ASIDE.search(folder) for folder in path.relative_to(base).parts[:-1])
 
 
 def _rank(path: Path, name: str) -> int | None:

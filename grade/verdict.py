@@ -105,7 +105,13 @@ def combine(number: str, findings: Sequence[Finding], points: Shares, notes: Seq
     share = sum(shares[finding.check] * finding.score for finding in findings)
     if scores.get("values", 1) == 0:
         share = 0.0
-    hint = next((finding.hint for finding in findings if finding.hint and finding.score < 1), "")
+    hints: dict[str, str] = {}  # and the check that each is about
+    for finding in findings:
+        if finding.hint and finding.score < 1:
+            hints.setdefault(finding.hint, finding.check)
+    hint, *others = hints or [""]
+    others = [other for other in others if not other.startswith("the values are wrong")]
+    hint = "; ".join([hint, *(f"{hints[other]}: {other}" for other in others)])
     if share > 1 - 1e-9:
         return Verdict(number, most, most, "right", "", list(notes))
     if not any(finding.attempted for finding in findings):

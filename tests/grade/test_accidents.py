@@ -56,6 +56,23 @@ def test_right_functions_count(name, number, verdict_of):
     assert note in " ".join(verdict.notes), verdict
 
 
+def test_a_method_may_take_its_parameters(verdict_of):
+    text = right("methods", "solution")
+    start = text.index("    def forward")
+    body = text[start:].replace("(self, x", "(self, x, u, w, b", 2).replace("self.adjust_u()", "pass")
+    for name in "uwb":
+        body = body.replace(f"self.{name}", name)
+    for number in ("3.1", "3.4"):
+        assert verdict_of(number, text[:start] + body).verdict == "right"
+
+
+def test_each_faulty_check_is_explained(verdict_of):
+    gan = changed(right("vectorised", "gan"), "ogp", ".mean()", ".sum()")
+    gan = changed(gan, "r1gp", ".sum(dim=1).mean()", ".sum(dim=1).mean() / 2")
+    hint = verdict_of("2.2", gan).hint
+    assert "the sum over the batch" in hint and "1/2" in hint, hint
+
+
 def test_a_function_that_does_not_parse_takes_no_other_with_it(verdict_of):
     broken = changed(Q1, "log_mean_exp", "a = y.max(dim=1)[0]", "a = y.max(dim=1)[0")
     assert verdict_of("1.4", broken).verdict == "right"

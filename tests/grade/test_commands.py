@@ -135,6 +135,8 @@ def test_one_bad_submission_stops_no_other(tmp_path, lay_out, capsys):
     assert [(r["submission"], r["total"]) for r in records] == [("bad.zip", 0), ("good.zip", 34), ("empty", 0)]
     assert "bad.zip cannot be unpacked" in records[0]["questions"][0]["hint"]
     assert all(len(record["questions"]) == 14 for record in records)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "3 submissions, 11.33 of 34 points on average; nothing to grade in bad.zip, empty"
 
 
 @pytest.mark.slow

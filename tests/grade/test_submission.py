@@ -27,6 +27,12 @@ def write(folder, names):
         (["1_alice_q1_solution.py", "1_alice_gan.py", "1_alice_solution.py"], None),
         (["Q1_Solution.py", "Solution.PY"], None),
         (["old/gan.py", "gan.py"], ["gan.py"]),
+        (["old/gan.py", "a/b/q1_solution.py", "a/b/gan.py"], ["a/b/q1_solution.py", "a/b/gan.py"]),
+        (["draft/solution.py", "final/src/solution.py"], ["final/src/solution.py"]),
+        (
+            ["code_backup/gan.py", "code_backup/solution.py", "code/gan.py", "code/solution.py"],
+            ["code/gan.py", "code/solution.py"],
+        ),
         (["__MACOSX/._gan.py", "__MACOSX/gan.py", ".git/gan.py", "venv/gan.py"], []),
         (
             ["test_gan.py", "tests_solution.py", "cgan.py", "organ.py", "resolution.py", "gan.ipynb", "mysolution.py"],
