@@ -7,26 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.cifar import CLASSES, LabelledImages, cifar10, image_folder
+from data.cifar import cifar10, image_folder
 from data.files import DataUnavailableError
 from data.mnist import Splits, binarized_mnist, binary_file
 from data.stand_in import digit_images, digits
 from lab.options import InputError
-
-__all__ = [
-    "CLASSES",
-    "DataUnavailableError",
-    "LabelledImages",
-    "Splits",
-    "binarized_mnist",
-    "binary_file",
-    "cifar10",
-    "default_root",
-    "digits",
-    "image_folder",
-    "load",
-    "load_images",
-]
 
 
 def default_root() -> str:
@@ -35,7 +20,7 @@ def default_root() -> str:
 
 
 def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
-    """Load binary images by the name of their data set.
+    """Load binary images; returns the name of the data set that was loaded, and its splits.
 
     Args:
         name: ``binarized_mnist``, ``digits``, your own file (:func:`binary_file`), or ``auto``: the first, or with a
@@ -43,12 +28,8 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
         root: Folder for downloaded data sets.
         seed: Seed of the split of the stand-in.
 
-    Returns:
-        The name of the data set that was loaded, and its splits.
-
     Raises:
-        DataUnavailableError: The named data set is not available.
-        InputError: No data set has that name.
+        InputError: No data set has that name, or it is not available.
     """
     if name == "digits":
         return "digits", digits(seed)
@@ -66,20 +47,17 @@ def load(name: str, root: str | Path, seed: int = 0) -> tuple[str, Splits]:
 
 
 def load_images(name: str, root: str | Path) -> tuple[str, Tensor, Tensor]:
-    """Load colour images to train a GAN on, by the name of their data set.
+    """Load colour images to train a GAN on; returns the name of the data set that was loaded and two sets of images.
+
+    Training and test images are uint8, ``(N, 3, 32, 32)``. Of the digits and of a folder, every tenth is a test image.
 
     Args:
         name: ``cifar10``, ``digits``, the path of a folder of images, or ``auto``: CIFAR-10, or with a warning the
             digits if CIFAR-10 is not available.
         root: Folder for downloaded data sets.
 
-    Returns:
-        The name of the data set that was loaded, its training and its test images, uint8, ``(N, 3, 32, 32)``. Of the
-        digits and of a folder, every tenth image is a test image.
-
     Raises:
-        DataUnavailableError: The named data set is not available.
-        InputError: No data set has that name.
+        InputError: No data set has that name, or it is not available.
     """
     if name in ("auto", "cifar10"):
         try:

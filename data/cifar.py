@@ -1,17 +1,16 @@
 """CIFAR-10 (Krizhevsky 2009) as whole tensors, and folders of images in its format."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from data.files import DataUnavailableError, read_arrays
 from lab.files import atomic_write
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -30,17 +29,11 @@ class LabelledImages(NamedTuple):
 
 
 def cifar10(root: str | Path) -> LabelledImages:
-    """Load CIFAR-10, downloading it once.
+    """Load CIFAR-10, 50,000 training and 10,000 test images with their labels 0 to 9, downloading it once.
 
     Reads ``root/cifar10.npz``: arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``, uint8, images as
     ``(N, 32, 32, 3)``. If the file is missing, torchvision downloads the published archive and checks its MD5, and the
     file is written from it.
-
-    Args:
-        root: Folder of the file.
-
-    Returns:
-        50,000 training and 10,000 test images with their labels 0 to 9.
 
     Raises:
         DataUnavailableError: The file is missing and cannot be downloaded, or it is broken.
@@ -80,23 +73,14 @@ def _download(path: Path) -> dict[str, np.ndarray]:
 
 
 def image_folder(folder: str | Path) -> Tensor:
-    """Load all images below a folder as 32×32, resized to the shorter side and cropped at the centre.
+    """Load all images below a folder, resized and cropped at the centre: uint8, ``(N, 3, 32, 32)``, by file name.
 
     Hidden files and folders (``._a.png``, ``.ipynb_checkpoints``) and files with other suffixes are skipped. Images are
     rotated by their EXIF orientation, and transparent ones are put over white.
 
-    Args:
-        folder: A folder with images in it or in its subfolders.
-
-    Returns:
-        uint8, ``(N, 3, 32, 32)``, sorted by file name.
-
     Raises:
         DataUnavailableError: The folder holds fewer than two images, or one that cannot be read.
     """
-    from PIL import Image, ImageOps
-    from tqdm.auto import tqdm
-
     folder = Path(folder)
     files = sorted(
         path
@@ -117,10 +101,8 @@ def image_folder(folder: str | Path) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def _over_white(image: "Image") -> "Image":
+def _over_white(image: Image.Image) -> Image.Image:
     """Convert an opened image to 8-bit RGB, upright, over white."""
-    from PIL import Image, ImageOps
-
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))

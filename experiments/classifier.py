@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
-from data import LabelledImages, cifar10, default_root
+from data import cifar10, default_root
+from data.cifar import LabelledImages
 from lab import checkpoint, interruption
 from lab.claim import claim
 from lab.device import choose_device, native_bfloat16

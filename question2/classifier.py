@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data import CLASSES
+from data.cifar import CLASSES
 from lab import checkpoint
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "classifier.pt"

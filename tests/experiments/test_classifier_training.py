@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-import data
+from data.cifar import LabelledImages
 from experiments import classifier as training
 from question2 import classifier
 
 
-def images(count: int = 600) -> data.LabelledImages:
+def images(count: int = 600) -> LabelledImages:
     """Ten kinds of images that are easy to tell apart: a bright stripe at one of ten heights."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (count,), generator=generator)
@@ -19,7 +19,7 @@ def images(count: int = 600) -> data.LabelledImages:
         x[i, :, 3 * label : 3 * label + 3] += 150
     half = count // 2
     x = x.to(torch.uint8)
-    return data.LabelledImages(x[:half], labels[:half], x[half:], labels[half:])
+    return LabelledImages(x[:half], labels[:half], x[half:], labels[half:])
 
 
 @pytest.fixture
