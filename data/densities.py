@@ -1,7 +1,4 @@
-"""The targets of question 3: energies on the plane, exact samplers, and limits that no model can beat.
-
-``python -m data.densities`` draws the shipped data sets again.
-"""
+"""The targets of question 3: energies on the plane, exact samplers, and limits that no model can beat."""
 
 import math
 from collections.abc import Callable
@@ -12,23 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.files import atomic_write
 from lab.options import InputError
 
 HERE = Path(__file__).parent
 
 
 def density_arcs(z: Tensor) -> Tensor:
-    r"""Energy of a ring that two vertical Gaussian bands cut into a left and a right arc.
+    r"""Energy -log p̃(z) of a ring that two vertical Gaussian bands cut into two arcs: ``(*, 2)`` to ``(*)`` in nats.
 
     .. math:: \tfrac12 \Big(\frac{\|z\| - 2}{0.4}\Big)^2
         - \log\Big(e^{-\frac12 (\frac{z_1 - 2}{0.6})^2} + e^{-\frac12 (\frac{z_1 + 2}{0.6})^2}\Big)
-
-    Args:
-        z: Points, shape ``(*, 2)``.
-
-    Returns:
-        :math:`-\log \tilde p(z)`, shape ``(*)``, in nats.
     """
     ring = 0.5 * ((torch.linalg.vector_norm(z, dim=-1) - 2) / 0.4).square()
     x = z[..., 0]
@@ -37,15 +27,9 @@ def density_arcs(z: Tensor) -> Tensor:
 
 
 def density_sine(z: Tensor) -> Tensor:
-    r"""Energy of a Gaussian band along a sine wave of period 4.
+    r"""Energy -log p̃(z) of a Gaussian band along a sine wave of period 4: ``(*, 2)`` to ``(*)`` in nats.
 
     .. math:: \tfrac12 \Big(\frac{z_2 - \sin(2 \pi z_1 / 4)}{0.4}\Big)^2
-
-    Args:
-        z: Points, shape ``(*, 2)``.
-
-    Returns:
-        :math:`-\log \tilde p(z)`, shape ``(*)``, in nats.
     """
     return 0.5 * ((z[..., 1] - torch.sin(2 * math.pi * z[..., 0] / 4)) / 0.4).square()
 
@@ -80,11 +64,9 @@ class Target:
     Args:
         name: Its name on the command line and in results.
         energy: Maps points ``(N, 2)`` to -log of the unnormalised density ``(N,)``.
-        sampler: Draws points ``(count, 2)`` with NumPy's generator. None if there is no sampler: then flows cannot
-            learn from samples, and there is no likelihood and no gap.
-        log_z: Log of the normaliser in nats, of the density restricted to the strip. None if unknown: then there is no
-            divergence.
-        entropy: Entropy of the data in nats, the lower bound of the expected negative log-likelihood. None if unknown.
+        sampler: Draws points ``(count, 2)`` with NumPy's generator. Without one, flows learn from the density only.
+        log_z: Log of the normaliser in nats, of the density restricted to the strip; without it, no divergence.
+        entropy: Entropy of the data in nats, the lower bound of the expected negative log-likelihood.
         half_width: Half width a of the strip A = {\|z₁\| ≤ a} on which a density is normalised that cannot be
             normalised on the plane. None for the plane.
     """
@@ -97,11 +79,7 @@ class Target:
     half_width: float | None = None
 
     def draw(self, seed: int = 0, count: int = 10_000) -> np.ndarray:
-        """Draw points ``(count, 2)``, float32, the same for the same seed.
-
-        Raises:
-            InputError: The target has no sampler.
-        """
+        """Draw points ``(count, 2)``, float32, the same for the same seed; without a sampler that is an InputError."""
         if self.sampler is None:
             raise InputError(f"{self.name} has no sampler: nothing to learn from samples")
         return self.sampler(count, np.random.default_rng(seed)).astype(np.float32)
@@ -128,12 +106,3 @@ TARGETS = {
         ),
     )
 }
-
-
-if __name__ == "__main__":
-    for target in TARGETS.values():
-        if target.sampler is not None:
-            path = HERE / f"data_{target.name}.npy"
-            with atomic_write(path) as temporary:
-                np.save(temporary, target.draw())
-            print(path.name)

@@ -40,18 +40,11 @@ class Splits(NamedTuple):
 
 
 def binarized_mnist(root: str | Path) -> Splits:
-    """Load the static binarised MNIST, downloading it once.
+    """Load the static binarised MNIST, 50,000 / 10,000 / 10,000 images, downloading it once.
 
-    Reads ``root/binarized_mnist.npz``: arrays ``train``, ``valid`` and ``test`` of 98 bytes a row, the 784
-    pixels of an image packed by ``numpy.packbits``. If the file is missing, it is written from the
-    publisher's text files or else from a mirror's MATLAB files, once every split has the right
-    checksum.
-
-    Args:
-        root: Folder of the file.
-
-    Returns:
-        50,000 training, 10,000 validation and 10,000 test images, uint8, shape ``(N, 784)``, 0 or 1.
+    Reads ``root/binarized_mnist.npz``: arrays ``train``, ``valid`` and ``test`` of 98 bytes a row, the 784 pixels of an
+    image packed by ``numpy.packbits``. If the file is missing, it is written from the publisher's text files or else
+    from a mirror's MATLAB files, once every split has the right checksum.
 
     Raises:
         DataUnavailableError: No source can be reached, or a file does not hold the images of the data set.
@@ -74,25 +67,14 @@ def binarized_mnist(root: str | Path) -> Splits:
 
 
 def binary_file(path: str | Path) -> Splits:
-    """Load your own binary images.
+    """Load your own binary images: the three splits, uint8, ``(N, D)``.
 
     Args:
         path: An ``.npz`` file with the arrays ``train``, ``valid`` and ``test``, each ``(N, D)`` or ``(N, H, W)`` with
             values 0 and 1, of a real or boolean type, all with the same D = H · W.
 
-    Returns:
-        The three splits, uint8, ``(N, D)``.
-
     Raises:
         DataUnavailableError: The file cannot be read, or holds something else.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "own.npz"
-        ...     np.savez(path, **{name: np.eye(4).reshape(4, 2, 2) for name in Splits._fields})
-        ...     binary_file(path).train.shape
-        torch.Size([4, 4])
     """
     arrays = read_arrays(path, Splits._fields)
     shape = arrays["train"].shape[1:]

@@ -8,19 +8,9 @@ from data.mnist import Splits
 
 
 def digits(seed: int = 0) -> Splits:
-    """Scikit-learn's 1,797 handwritten digits as binary 28×28 images, split at random.
+    """Scikit-learn's handwritten digits as binary 28×28 images, split at random into 1,297, 250 and 250.
 
     The 8×8 images are enlarged bilinearly and thresholded at half of the full intensity.
-
-    Args:
-        seed: Seed of the split.
-
-    Returns:
-        1,297 training, 250 validation and 250 test images, uint8, shape ``(N, 784)``, 0 or 1.
-
-    Example:
-        >>> [len(images) for images in digits()]
-        [1297, 250, 250]
     """
     bits = (_enlarged(28) > 0.5).flatten(1).to(torch.uint8)
     order = torch.randperm(len(bits), generator=torch.Generator().manual_seed(seed))
@@ -28,11 +18,7 @@ def digits(seed: int = 0) -> Splits:
 
 
 def digit_images() -> Tensor:
-    """The digits as 3×32×32 images in shades of grey, a stand-in for CIFAR-10.
-
-    Returns:
-        uint8, ``(1797, 3, 32, 32)``.
-    """
+    """The digits in shades of grey, a stand-in for CIFAR-10: uint8, ``(1797, 3, 32, 32)``."""
     return (_enlarged(32) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 
 
