@@ -156,7 +156,6 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
     Each side of the layer's hyperplane (dashed) has a colour, which its points keep. The first panel shows the points
     before any layer, with the first layer's colours.
     """
-    points, lines = points_and_lines()
     _, _, w, b = cases[0]
     contents = [("before", torch.zeros(2), w, b)]
     for title, u, w, b in cases:
@@ -164,21 +163,40 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
         contents.append((f"{title}\n{numbers}", u, w, b))
     columns = (len(contents) + 1) // 2
     with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.85), **EDGES) as panels:
-        for axes, (title, u, w, b) in zip(panels, contents, strict=False):
-            moved = planar_transformation(lines.view(-1, 2), u, w, b).view(lines.shape)
-            axes.plot(*moved.permute(2, 1, 0), color="0.6", linewidth=0.3, zorder=0)
-            after, side = planar_transformation(points, u, w, b), points @ w + b > 0
-            for mask, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
-                axes.plot(*after[mask].T, ".", color=colour, markersize=2.2, markeredgewidth=0)
-            axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
-            axes.set_title(title, linespacing=1.3)
-            if u.any():
-                axes.text(-6, -6, f"$w\\cdot u={torch.dot(w, u):g}$", bbox={"color": "white", "pad": 0.5}, zorder=2.2)
-            axes.set(xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal")
-            axes.grid(visible=False)
+        for axes, content in zip(panels, contents, strict=False):
+            draw_layer(axes, *content)
         label_edges(panels, "x")
         for axes in panels:
             axes.tick_params(labelbottom=True)
+
+
+def draw_layer(axes: Axes, title: str, u: Tensor, w: Tensor, b: Tensor) -> None:
+    """Points and a square grid after a layer, as :func:`transformations` shows them."""
+    points, lines = points_and_lines()
+    moved = planar_transformation(lines.view(-1, 2), u, w, b).view(lines.shape)
+    axes.plot(*moved.permute(2, 1, 0), color="0.6", linewidth=0.3, zorder=0)
+    after, side = planar_transformation(points, u, w, b), points @ w + b > 0
+    for mask, colour in ((side, figures.COLOURS[0]), (~side, figures.COLOURS[4])):  # dark and light in grey too
+        axes.plot(*after[mask].T, ".", color=colour, markersize=2.2, markeredgewidth=0)
+    axes.plot(*hyperplane(w, b).T, "--", color="black", linewidth=0.8)
+    axes.set_title(title, linespacing=1.3)
+    if u.any():
+        axes.text(-6, -6, f"$w\\cdot u={torch.dot(w, u):g}$", bbox={"color": "white", "pad": 0.5}, zorder=2.2)
+    axes.set(xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=(-4, 0, 4), yticks=(-4, 0, 4), aspect="equal")
+    axes.grid(visible=False)
+
+
+@torch.no_grad()
+def layer(path: str | Path, u: Tensor, w: Tensor, b: Tensor) -> None:
+    """Points, a square grid and the density after one layer, with û in the place of u where w·u < -1."""
+    used = invertible_u(u, w)
+    title = "points, grid"
+    if not used.equal(u):
+        title = f"$w\\cdot u={torch.dot(w, u):g}$, not invertible: drawn with $\\hat u$"
+    with figures.figure(path, columns=2, size=(figures.HALF, figures.HALF)) as (left, right):
+        draw_layer(left, title, used, w, b)
+        # The same colours for every layer; the normal distribution's peak is 1 / 2π.
+        show(right, layer_density(used, w, b, grid(101)).numpy(), "density", Normalize(0, 0.16))
 
 
 def vector(values: Tensor) -> str:
@@ -246,5 +264,4 @@ def depth(path: Path, settings: Sequence[dict[str, Any]], tuned: dict[str, Any])
         limit, deepest = tuned["limit_of_the_data"], tuned["settings"]["tuned"][0]["num_layers"]
         columns[0].plot(depths, [limit * k / deepest for k in depths], ":", color="0.5", linewidth=0.8)
         columns[0].text(0.45 * deepest, 0.5 * limit, "$P/(2N)$", color="0.4", ha="right", va="bottom")
-        drawing = columns[0].figure
-        drawing.legend(*columns[1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        columns[0].figure.legend(*columns[1].get_legend_handles_labels(), loc="outside upper center", ncols=4)

@@ -112,6 +112,17 @@ def test_a_layer_moves_its_points_and_they_keep_their_colours(drawn, tmp_path):
         np.testing.assert_allclose(end.get_xydata(), planar_transformation(points[mask], u, w, b))
 
 
+def test_a_layer_without_normal_or_inverse_is_drawn(drawn, tmp_path):
+    b = torch.tensor(0.0)
+    for u, w in ((torch.ones(2), torch.zeros(2)), (torch.tensor([-3.0, 0.0]), torch.tensor([3.0, 0.0]))):
+        plots.layer(tmp_path / "a.png", u, w, b)
+    (points, density), (folded, narrow) = (drawing.axes for drawing in drawn)
+    assert "invertible" not in points.get_title() and "not invertible" in folded.get_title()
+    usual, narrowed = (axes.images[0].get_array().max() for axes in (density, narrow))
+    assert usual == pytest.approx(1 / (2 * math.pi)) and narrowed > 2 * usual
+    assert torch.isnan(plots.hyperplane(torch.zeros(2), torch.tensor(1.0))).all()
+
+
 def test_a_target_without_limits_is_left_out_of_the_depth_curves(drawn, tmp_path):
     numbers = {"mean": 0.1, "values": [0.1, 0.2]}
     rows = [{"source": source, "data": "arcs", "num_layers": k, "gap": numbers, "kl": numbers}
