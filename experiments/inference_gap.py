@@ -111,7 +111,7 @@ def in_full(options: Options, model: VAE, images: Tensor, posteriors: dict[str, 
     log_px: dict[str, Tensor] = {}
     for name, family in posteriors.items():
         for kind, q in family.items():
-            elbos[name][kind], _, log_px[f"{name}, {kind}"] = inference_gap.bounds(model, images, q, draws)
+            elbos[name][kind], log_px[f"{name}, {kind}"] = inference_gap.bounds(model, images, q, draws)
     estimates = {name: mean_and_error(values) for name, values in log_px.items()}
     best = max(estimates, key=lambda name: estimates[name]["mean"])
     return {

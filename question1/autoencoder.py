@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class VAE(nn.Module):
         size = self.latent_size
         sizes = [size, size] + self.num_layers * [size, size, 1]
         mean, logvar, *flows = self.encoder(x.to(self.dtype)).split(sizes, dim=1)
-        return Posterior.from_parameters(mean, logvar, [self.flow_scale * parameter for parameter in flows])
+        return Posterior.from_parameters(mean, logvar, *(self.flow_scale * parameter for parameter in flows))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x) without its flow, each ``(B, L)``, of images ``(B, 784)`` of any dtype."""
@@ -86,10 +86,19 @@ class Posterior(NamedTuple):
     layers: list[tuple[Tensor, ...]]
 
     @classmethod
-    def from_parameters(cls, mean: Tensor, logvar: Tensor, flat: Sequence[Tensor]) -> "Posterior":
-        """A posterior from u, w, b of each layer in one list; each u is adjusted so that its layer is invertible."""
+    def from_parameters(cls, mean: Tensor, logvar: Tensor, *flat: Tensor) -> "Posterior":
+        """A posterior from u, w, b of one layer after the other; each u is adjusted so that its layer is invertible."""
         layers = zip(flat[0::3], flat[1::3], flat[2::3], strict=True)
         return cls(mean, logvar, [(invertible_u(u, w), w, b) for u, w, b in layers])
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Posterior":
+        """The posterior with a function applied to each of its tensors."""
+        layers = [tuple(map(function, layer)) for layer in self.layers]
+        return Posterior(function(self.mean), function(self.logvar), layers)
+
+    def select(self, images: slice) -> "Posterior":
+        """The posteriors of a slice of the images."""
+        return self.each(lambda parameter: parameter[images])
 
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         r"""Draws of z ``(B, K, L)`` from standard normal noise of that shape, and log q(z|x), ``(B, K)`` in nats.
@@ -100,16 +109,9 @@ class Posterior(NamedTuple):
         Source:
             Rezende and Mohamed (2015), equations 13 and 20.
         """
-        mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
-        z0 = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
-        z, logdet = chain(z0, [tuple(parameter.unsqueeze(1) for parameter in layer) for layer in self.layers])
+        mean, logvar, layers = self.each(lambda parameter: parameter.unsqueeze(1))
+        z, logdet = chain(torch.addcmul(mean, torch.exp(0.5 * logvar), noise), layers)
         return z, log_prior(noise) - 0.5 * logvar.sum(-1) - logdet.squeeze(-1)
-
-    def select(self, images: slice) -> "Posterior":
-        """The posteriors of a slice of the images."""
-        return Posterior(
-            self.mean[images], self.logvar[images], [tuple(p[images] for p in layer) for layer in self.layers]
-        )
 
     def path_sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         r"""As :meth:`sample`; the derivative of log q(z|x) in any parameter is :math:`g_k \cdot dz`, through z only.
@@ -126,9 +128,9 @@ class Posterior(NamedTuple):
         """
         z, log_q = self.sample(noise)
         with torch.no_grad():
-            mean, logvar = self.mean.unsqueeze(1), self.logvar.unsqueeze(1)
+            mean, logvar, layers = self.each(lambda parameter: parameter.unsqueeze(1))
             x, gradient = mean + torch.exp(0.5 * logvar) * noise, -noise * torch.exp(-0.5 * logvar)
-            for u, w, b in ((p.unsqueeze(1) for p in layer) for layer in self.layers):
+            for u, w, b in layers:
                 value = torch.tanh((w * x).sum(-1, keepdim=True) + b)
                 slope = 1 - value.square()
                 wu = (w * u).sum(-1, keepdim=True)

@@ -10,6 +10,7 @@ https://arxiv.org/abs/1801.03558
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,26 +51,21 @@ def log_likelihood_on_plane(vae: VAE, images: Tensor, on: tuple[Tensor, float]) 
 
 
 @torch.no_grad()
-def bounds(
-    vae: VAE, images: Tensor, q: Posterior, num_samples: int, seed: int = 0, rows: int = 2000
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower bounds on log p(x) of images ``(N, 784)`` from draws of each image's own q.
+def bounds(vae: VAE, images: Tensor, q: Posterior, num_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """ELBO and importance-sampling estimate from draws of each image's own q, each ``(N,)`` in nats.
 
-    Only the model's decoder is used; ``rows`` latent vectors are decoded at once.
-
-    Returns:
-        The ELBO, its standard error over the draws, and the importance-sampling estimate, each ``(N,)`` in nats.
+    Only the model's decoder is used.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
     x = images.to(vae.dtype)
-    per_block = max(1, rows // len(x))
+    per_block = max(1, 2000 // len(x))  # bounds the memory
     parts = []
     for start in range(0, num_samples, per_block):
         shape = (len(x), min(per_block, num_samples - start), vae.latent_size)
         noise = torch.randn(shape, generator=generator, device=x.device, dtype=vae.dtype)
         parts.append(log_weights(vae, x, q, noise))
     weights = torch.cat(parts, dim=1).double()
-    return weights.mean(1), weights.std(1) / math.sqrt(num_samples), log_mean_exp(weights)
+    return weights.mean(1), log_mean_exp(weights)
 
 
 def fit(
@@ -87,30 +83,24 @@ def fit(
     Each step is an update of Adam for all images ``(N, 784)``, from some draws per image. The learning rate is
     one-cycle with peak ``lr``. The model does not change.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
-
-    def small(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=images.device) * 0.1
-
+    random: dict[str, Any] = {"generator": torch.Generator(images.device).manual_seed(seed), "device": images.device}
     with torch.no_grad():
         mean, logvar, _ = vae.posterior(images)
     count, size = mean.shape
-    layers = [small(count, width) for _ in range(num_layers) for width in (size, size, 1)]
+    layers = [0.1 * torch.randn(count, width, **random) for width in (size, size, 1) * num_layers]
     parameters = [p.clone().requires_grad_() for p in (mean, logvar, *layers)]
     optimizer = torch.optim.Adam(parameters, lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), pct_start=0.1)
     x = images.unsqueeze(1)
     for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit="update", disable=not progress):
-        noise = torch.randn(count, draws, size, generator=generator, device=images.device)
-        z, log_q = Posterior.from_parameters(parameters[0], parameters[1], parameters[2:]).sample(noise)
+        z, log_q = Posterior.from_parameters(*parameters).sample(torch.randn(count, draws, size, **random))
         # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
         value = log_likelihood_logits(vae.decode(z), x) + log_standard_normal(z).squeeze(-1) - log_q
         optimizer.zero_grad()
         (-value.mean(1).sum()).backward(inputs=parameters)
         optimizer.step()
         scheduler.step()
-    mean, logvar, *layers = [parameter.detach() for parameter in parameters]
-    return Posterior.from_parameters(mean, logvar, layers)
+    return Posterior.from_parameters(*(parameter.detach() for parameter in parameters))
 
 
 def fit_encoder(
@@ -126,11 +116,8 @@ def fit_encoder(
 ) -> VAE:
     """Train an encoder with planar layers for the decoder of a model, on images ``(N, 784)``, with the path gradient.
 
-    The new encoder starts from the model's, which does not change. The learning rate of Adam is one-cycle with peak
-    ``lr``; the seed is that of the new weights, the order of the images and the noise.
-
-    Returns:
-        A model with the new encoder and a copy of the decoder.
+    The new encoder starts from the model's, which does not change; it is returned with a copy of the decoder. The
+    learning rate of Adam is one-cycle with peak ``lr``.
     """
     generator = torch.Generator(images.device).manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -163,9 +150,10 @@ def fit_encoder(
 @torch.no_grad()
 def log_density(q: Posterior, z: Tensor) -> Tensor:
     """Log q(z|x) of one image's posterior at points ``(G, L)``, through the inverse of its layers: ``(G,)`` in nats."""
-    z, logdet = z.double(), torch.zeros(len(z), 1, dtype=torch.float64, device=z.device)
-    for u, w, b in reversed([tuple(p.double() for p in layer) for layer in q.layers]):
+    q, z = q.each(Tensor.double), z.double()
+    logdet = torch.zeros_like(z[:, :1])
+    for u, w, b in reversed(q.layers):
         z = inverse(z, u, w, b)
         logdet = logdet + get_logdet(z, u, w, b)
-    noise = (z - q.mean.double()) * torch.exp(-0.5 * q.logvar.double())
-    return (log_standard_normal(noise) - 0.5 * q.logvar.double().sum(-1, keepdim=True) - logdet).squeeze(-1)
+    noise = (z - q.mean) * torch.exp(-0.5 * q.logvar)
+    return (log_standard_normal(noise) - 0.5 * q.logvar.sum(-1, keepdim=True) - logdet).squeeze(-1)

@@ -236,7 +236,7 @@ def test_layers_of_a_posterior_are_invertible_as_computed(product, seed):
     torch.manual_seed(seed)
     u, w = torch.randn(2, 100, 8)
     u = (u + (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)).requires_grad_()
-    q = autoencoder.Posterior.from_parameters(w, w, [u, w, w[:, :1]])
+    q = autoencoder.Posterior.from_parameters(w, w, u, w, w[:, :1])
     changed = q.layers[0][0]
     assert ((w * changed).sum(-1) >= -1).all()
     changed.sum().backward()

@@ -23,7 +23,7 @@ def model() -> tuple[autoencoder.VAE, torch.Tensor, torch.Tensor]:
 def test_quadrature_and_importance_sampling_agree(model):
     vae, images, exact = model
     wide = autoencoder.Posterior(torch.zeros(3, 2), torch.full((3, 2), 0.5), [])
-    elbo, _, estimate = inference_gap.bounds(vae, images, wide, 100_000)
+    elbo, estimate = inference_gap.bounds(vae, images, wide, 100_000)
     torch.testing.assert_close(estimate, exact, rtol=0, atol=0.01)
     assert (elbo < exact).all()
 
@@ -36,12 +36,12 @@ def test_the_gap_is_the_divergence_in_closed_form():
         vae.decoder[0].weight.zero_()
     log_px = autoencoder.log_likelihood_logits(vae.decode(torch.zeros(4, 3)), images.float()).detach().double()
     mean, logvar = torch.randn(4, 3), torch.randn(4, 3)
-    elbo, error, _ = inference_gap.bounds(vae, images, autoencoder.Posterior(mean, logvar, []), 50_000)
+    elbo, _ = inference_gap.bounds(vae, images, autoencoder.Posterior(mean, logvar, []), 50_000)
     expected = kl_gaussian_gaussian_analytic(mean, logvar, torch.zeros(4, 3), torch.zeros(4, 3)).double()
-    assert ((log_px - elbo - expected).abs() < 5 * error).all() and error.max() < 0.1
+    torch.testing.assert_close(log_px - elbo, expected, rtol=0, atol=0.1)
     for num_layers in (0, 2):
         q = inference_gap.fit(vae, images, num_layers, steps=400)
-        elbo, _, _ = inference_gap.bounds(vae, images, q, 5000)
+        elbo, _ = inference_gap.bounds(vae, images, q, 5000)
         assert (log_px - elbo).abs().max() < 0.01
 
 
@@ -65,14 +65,14 @@ def test_a_model_in_double_precision():
     fitted = inference_gap.fit_encoder(vae, images, 1, epochs=1)
     assert fitted.dtype == torch.float64
     for q in (fitted.posterior(images), inference_gap.fit(vae, images, 1, steps=2)):
-        _, _, estimate = inference_gap.bounds(vae, images, q, 5000)
+        _, estimate = inference_gap.bounds(vae, images, q, 5000)
         torch.testing.assert_close(estimate, exact, rtol=0, atol=0.05)
 
 
 def test_density_of_a_planar_posterior_is_that_of_its_draws_and_integrates_to_one():
     torch.manual_seed(2)
     flat = [torch.randn(2, width) for _ in range(3) for width in (2, 2, 1)]
-    q = autoencoder.Posterior.from_parameters(torch.randn(2, 2), torch.zeros(2, 2), flat).select(slice(1, 2))
+    q = autoencoder.Posterior.from_parameters(torch.randn(2, 2), torch.zeros(2, 2), *flat).select(slice(1, 2))
     z, log_q = q.sample(torch.randn(1, 50, 2))
     torch.testing.assert_close(inference_gap.log_density(q, z[0]).float(), log_q[0], rtol=1e-3, atol=1e-3)
     points, area = inference_gap.plane(14, 400)
