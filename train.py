@@ -59,11 +59,8 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.source:
-            raise InputError("from takes samples, density or both")
-        if not self.targets or not set(self.targets) <= set(TARGETS):
-            known = ", ".join(TARGETS)
-            raise InputError(f"targets takes one or more of {known}, got {self.targets}; README says how to add one")
+        if not set(self.targets) <= set(TARGETS):
+            raise InputError(f"no targets {self.targets}: there are {', '.join(TARGETS)}; README says how to add one")
         self.seed = list(dict.fromkeys(self.seed))
 
 
@@ -74,7 +71,6 @@ class Group:
     source: str
     num_layers: int
     targets: dict[str, Target]
-    points: dict[str, Tensor]  # from samples: name to data (N, dim)
     options: Hyperparameters
     dim: int = 2
     launched: bool = False  # from a notebook, where a second call with another setting must not find these flows
@@ -98,7 +94,7 @@ class Group:
     def origin(self) -> dict[str, Any]:
         """What the numbers of the flows depend on: options, and points or energies."""
         fixed = torch.randn(100, self.dim, generator=torch.Generator().manual_seed(0))
-        learned = [self.points[name] if self.points else self.targets[name].energy(fixed) for name in self.targets]
+        learned = [t.data_set() if self.source == "samples" else t.energy(fixed) for t in self.targets.values()]
         left_out = {"source", "targets", *may_grow(self.options)}
         values = {key: value for key, value in determining(self.options).items() if key not in left_out}
         return {**values, "source": self.source, "num_layers": self.num_layers, "targets": fingerprint(*learned)}
@@ -120,7 +116,7 @@ def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Ten
             points = torch.from_numpy(group.targets[name].draw(seed, steps * size))
             batches.append(points.view(steps, size, group.dim))
         else:
-            points = group.points[name]
+            points = group.targets[name].data_set()
             batches.append(points[torch.randint(len(points), (steps, size), generator=generator)])
     # Coordinates outside, points inside in memory: the compiled loops then run over points.
     return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
@@ -201,14 +197,15 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
     stem = "learned_density_data" if group.source == "samples" else "samples"
     for start, (name, target) in zip(range(0, len(flows), count), group.targets.items(), strict=True):
         place = start + median_of(records[start : start + count])
-        chosen, path = [(records[place]["seed"], flows[place])], f"{stem}_{name}_l{group.num_layers}.png"
-        plots.over_depth(group.out.parent / path, target, group.source, chosen, group.points.get(name))
+        path = group.out.parent / f"{stem}_{name}_l{group.num_layers}.png"
+        plots.over_depth(path, target, group.source, [(records[place]["seed"], flows[place])])
 
 
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group: the work of one process."""
     group.out.mkdir(parents=True, exist_ok=True)
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
+    score_flow = score_from_samples if group.source == "samples" else score_from_density
     with one_thread():
         flows, lines, seconds = train_group(group, workers, progress)
         records = [
@@ -217,11 +214,7 @@ def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dic
                 "data": name,
                 "num_layers": group.num_layers,
                 "seed": seed,
-                **(
-                    score_from_samples(flow, group.targets[name], data=group.points[name])
-                    if group.source == "samples"
-                    else score_from_density(flow, group.targets[name])
-                ),
+                **score_flow(flow, group.targets[name]),
                 "curve": [[line["step"], line[f"{name}/seed_{seed}"]] for line in lines],
                 "seconds": seconds,
                 "folder": group.out.name,  # in the run's folder; it holds the checkpoint
@@ -257,17 +250,17 @@ def launch_experiments_from_samples(
         Per flow its setting, held-out negative log-likelihood and gap to the entropy where that is known, the curve of
         its loss, and the folder of its checkpoint. For your own points there is ``train_nll`` instead, on these points.
     """
-    targets, points = {}, {}
+    targets = {}
     for name, value in density_dict.items():
         if callable(value) and name not in TARGETS:
             raise InputError(f"{name} needs samples: an energy stands for a data set only as {' or '.join(TARGETS)}")
-        points[name] = TARGETS[name].data_set() if callable(value) else torch.as_tensor(value)
-        if points[name].ndim != 2 or points[name].shape[1] != dim:
-            raise InputError(f"the samples of {name} have shape {tuple(points[name].shape)}, not (N, {dim})")
+        points = TARGETS[name].data_set() if callable(value) else torch.as_tensor(value)
+        if points.ndim != 2 or points.shape[1] != dim:
+            raise InputError(f"the samples of {name} have shape {tuple(points.shape)}, not (N, {dim})")
         # What is known of a data set is known of its own points only.
-        known = name in TARGETS and torch.equal(points[name].double(), TARGETS[name].data_set().double())
-        targets[name] = TARGETS[name] if known else Target(name, _unknown)
-    return _launch("samples", targets, points, num_layers_list, dim, num_iter=num_iter, lr=lr, **options)
+        known = name in TARGETS and torch.equal(points.double(), TARGETS[name].data_set().double())
+        targets[name] = TARGETS[name] if known else Target(name, _unknown, points=points)
+    return _launch("samples", targets, num_layers_list, dim, num_iter=num_iter, lr=lr, **options)
 
 
 def launch_experiments_from_density(
@@ -289,7 +282,7 @@ def launch_experiments_from_density(
     # What is known of a target is known of its own energy only.
     known = {name: target for name, target in TARGETS.items() if target.energy is density_dict.get(name)}
     targets = {name: known.get(name, Target(name, energy)) for name, energy in density_dict.items()}
-    return _launch("density", targets, {}, num_layers_list, dim, num_iter=num_iter, lr=lr, **options)
+    return _launch("density", targets, num_layers_list, dim, num_iter=num_iter, lr=lr, **options)
 
 
 def _unknown(z: Tensor) -> Tensor:
@@ -299,7 +292,6 @@ def _unknown(z: Tensor) -> Tensor:
 def _launch(
     source: str,
     targets: dict[str, Target],
-    points: dict[str, Tensor],
     num_layers_list: Sequence[int],
     dim: int,
     seeds: Sequence[int] = (1,),
@@ -309,7 +301,7 @@ def _launch(
     **options: Any,
 ) -> list[dict[str, Any]]:
     hyperparameters = Hyperparameters(seed=list(seeds), out=str(out), **options)
-    groups = [Group(source, k, targets, points, hyperparameters, dim, launched=True) for k in num_layers_list]
+    groups = [Group(source, k, targets, hyperparameters, dim, launched=True) for k in num_layers_list]
     return run_groups(groups, workers, progress)
 
 
@@ -329,14 +321,13 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     """Train, score and draw what the options ask for; write ``result.json`` and the pictures."""
     groups = []
     for source in options.source:
-        targets, points = {name: TARGETS[name] for name in options.targets}, {}
+        targets = {name: TARGETS[name] for name in options.targets}
         if source == "samples":
             for name in [name for name, target in targets.items() if target.sampler is None]:
                 print(f"{name} has no sampler: nothing to learn from samples")
                 del targets[name]
-            points = {name: target.data_set() for name, target in targets.items()}
         if targets:
-            groups += [Group(source, k, targets, points, options) for k in options.num_layers]
+            groups += [Group(source, k, targets, options) for k in options.num_layers]
     if not groups:
         raise InputError("there is nothing to learn")
     warn_if_busy()

@@ -72,7 +72,7 @@ def ours(names: Sequence[str], k: int) -> Callable[[], None]:
     """What ``train.train_group`` does between two checkpoints, from samples, on one thread."""
     options = train.Hyperparameters(targets=list(names), num_layers=[k])
     targets = {name: TARGETS[name] for name in names}
-    group = train.Group("samples", k, targets, {name: t.data_set() for name, t in targets.items()}, options)
+    group = train.Group("samples", k, targets, options)
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
     updater = stacked_flows.RMSprop(stacked_flows.stack([train.Flow(2, k) for _ in group.names]), None, options.lr)
     updater.function = stacked_flows.compile_flows(updater.function)

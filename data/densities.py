@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,7 @@ class Target:
         entropy: Entropy of the data in nats, the lower bound of the expected negative log-likelihood.
         half_width: Half width a of the strip A = {\|z₁\| ≤ a} on which a density is normalised that cannot be
             normalised on the plane. None for the plane.
+        points: A data set of your own, ``(N, d)``, of which nothing else is known.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Target:
     log_z: float | None = None
     entropy: float | None = None
     half_width: float | None = None
+    points: Tensor | None = field(default=None, compare=False)
 
     def draw(self, seed: int = 0, count: int = 10_000) -> np.ndarray:
         """Draw points ``(count, 2)``, float32, the same for the same seed; without a sampler that is an InputError."""
@@ -85,7 +87,9 @@ class Target:
         return self.sampler(count, np.random.default_rng(seed)).astype(np.float32)
 
     def data_set(self) -> Tensor:
-        """The data set ``data_NAME``, float32, ``(10000, 2)``: the shipped file, or a draw if there is none."""
+        """Your own points, or the data set ``data_NAME``, float32, ``(10000, 2)``: the shipped file, or a draw."""
+        if self.points is not None:
+            return self.points
         path = HERE / f"data_{self.name}.npy"
         return torch.from_numpy(np.load(path) if path.exists() else self.draw())
 

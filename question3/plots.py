@@ -79,17 +79,14 @@ def draw_rows(path: str | Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]]
 
 
 @torch.no_grad()
-def over_depth(
-    path: str | Path, target: Target, source: str, flows: Sequence[tuple[int, Flow]], data: Tensor | None = None
-) -> None:
+def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tuple[int, Flow]]) -> None:
     """The target once, and beside it each flow with its seed: density above, draws below.
 
-    Below the target, which may be unknown, is the flow's input: the data, or noise. The data are the target's data set
-    where none are given.
+    Below the target, which may be unknown, is the flow's input: the data, or noise.
     """
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     if source == "samples":
-        start = ("data", histogram(target.data_set() if data is None else data))
+        start = ("data", histogram(target.data_set()))
         draws = [histogram(flow.inverse(noise)) for _, flow in flows]
     else:
         start, draws = ("noise", histogram(noise)), [histogram(flow(noise)[0]) for _, flow in flows]
@@ -159,7 +156,7 @@ def transformations(path: str | Path, cases: Sequence[Layer]) -> None:
     _, _, w, b = cases[0]
     contents = [("before", torch.zeros(2), w, b)]
     for title, u, w, b in cases:
-        numbers = f"$u={vector(u)}$\n$w={vector(w)}$, $b={b:g}$"
+        numbers = f"$u=({u[0]:g}, {u[1]:g})$\n$w=({w[0]:g}, {w[1]:g})$, $b={b:g}$"
         contents.append((f"{title}\n{numbers}", u, w, b))
     columns = (len(contents) + 1) // 2
     with figures.figure(path, columns=columns, rows=2, size=(figures.WIDTH / columns, 1.85), **EDGES) as panels:
@@ -197,11 +194,6 @@ def layer(path: str | Path, u: Tensor, w: Tensor, b: Tensor) -> None:
         draw_layer(left, title, used, w, b)
         # The same colours for every layer; the normal distribution's peak is 1 / 2π.
         show(right, layer_density(used, w, b, grid(101)).numpy(), "density", Normalize(0, 0.16))
-
-
-def vector(values: Tensor) -> str:
-    """A vector in a title."""
-    return f"({values[0]:g}, {values[1]:g})"
 
 
 def layer_density(u: Tensor, w: Tensor, b: Tensor, points: Tensor) -> Tensor:

@@ -31,9 +31,7 @@ def log_density(flow: Flow, source: str, x: Tensor) -> Tensor:
     return (log_standard_normal(z0) - logdet).squeeze(1)
 
 
-def score_from_samples(
-    flow: Flow, target: Target, count: int = 100_000, seed: int = 12345, data: Tensor | None = None
-) -> dict[str, Any]:
+def score_from_samples(flow: Flow, target: Target, count: int = 100_000, seed: int = 12345) -> dict[str, Any]:
     r"""Expected negative log-likelihood, and its gap to the entropy of the target, its lower bound, in nats.
 
     Both are estimated from fresh points of the target p. If p is known, its own log-density is a control variate:
@@ -43,11 +41,10 @@ def score_from_samples(
     have a much smaller standard error than the mean of :math:`-\log q`.
     Without a known entropy there is no gap. Without a sampler there is only ``train_nll``, on the data it learnt from.
     """
-    if target.sampler is None:
-        losses = None if data is None else in_blocks(lambda x: loss1(*flow(x)).squeeze(1), data.float())
-        return {} if losses is None else {"train_nll": mean_and_error(losses)}
-    points = torch.from_numpy(target.draw(seed, count))
+    points = torch.from_numpy(target.draw(seed, count)) if target.sampler else target.data_set().float()
     losses = in_blocks(lambda x: loss1(*flow(x)).squeeze(1), points)
+    if target.sampler is None:
+        return {"train_nll": mean_and_error(losses)}
     if target.entropy is None or target.log_z is None:
         return {"nll": mean_and_error(losses)}
     gap = mean_and_error(losses - target.energy(points) - target.log_z)

@@ -1,5 +1,6 @@
 """Pictures of flows: the density of a layer against its draws, what panels show, and titles within the figure."""
 
+import dataclasses
 import math
 
 import matplotlib.pyplot as plt
@@ -55,12 +56,13 @@ def random_flow(layers: int = 2) -> Flow:
 
 
 OWN = Target("own", lambda z: 0.5 * z.square().sum(-1))  # an energy alone
+POINTS = dataclasses.replace(OWN, points=torch.randn(50, 2))
 SINE = TARGETS["sine"]
 CASES = [("title", torch.tensor([-0.45, 0.0]), torch.tensor([2.0, 0.5]), torch.tensor(-1.0))]
 PICTURES = {
     "samples": lambda path: plots.over_depth(path, SINE, "samples", [(31415, random_flow(k)) for k in (2, 8, 32)]),
     "density": lambda path: plots.over_depth(path, OWN, "density", [(31415, random_flow())]),
-    "own data": lambda path: plots.over_depth(path, OWN, "samples", [(31415, random_flow())], torch.randn(50, 2)),
+    "own data": lambda path: plots.over_depth(path, POINTS, "samples", [(31415, random_flow())]),
     "compared": lambda path: plots.compare(path, "density", {SINE: [(31415, random_flow(k)) for k in (2, 8, 32)]}),
     "directions": lambda path: plots.directions(path, SINE, {"forward": random_flow(), "reverse": random_flow()}),
     "transformations": lambda path: plots.transformations(path, 9 * CASES),
@@ -97,7 +99,7 @@ def test_panels_are_target_data_density_and_draws(drawn, tmp_path):
 
 
 def test_an_unknown_target_is_not_drawn(drawn, tmp_path):
-    plots.over_depth(tmp_path / "b.png", OWN, "samples", [(1, random_flow())], SINE.data_set())
+    plots.over_depth(tmp_path / "b.png", POINTS, "samples", [(1, random_flow())])
     above, _, below, _ = drawn[0].axes[:4]
     assert (above.get_title(), below.get_title()) == ("no target is known", "data")
 
