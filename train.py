@@ -122,13 +122,10 @@ def draw(group: Group, generators: Sequence[torch.Generator], steps: int) -> Ten
     return torch.stack(batches, dim=1).transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
-def train_group(
-    group: Group, workers: int = 1, progress: bool = True
-) -> tuple[list[Flow], list[dict[str, Any]], float]:
+def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[list[Flow], list[dict[str, Any]]]:
     """Train the flows of a group, or resume from the checkpoint in its folder.
 
-    Returns:
-        The flows, in the order of ``group.names``; the lines of their mean losses; the seconds of training.
+    Returns the flows in the order of ``group.names``, and the lines of their mean losses.
     """
     options = group.options
     generators = [torch.Generator().manual_seed(seed) for _, seed in group.names]
@@ -146,7 +143,7 @@ def train_group(
     parts = {"parameters": parameters, "generators": generators, "updater": updater.state}
     state = Checkpoint(group.out / "checkpoint.pt", group.origin(), **parts)
     done = state.restore()
-    step, seconds, lines = done.get("step", 0), done.get("seconds", 0.0), done.get("lines", [])
+    step, lines = done.get("step", 0), done.get("lines", [])
     if options.compile and options.num_iter - step >= COMPILE_FROM:
         updater.function = stacked_flows.compile_flows(updater.function)
 
@@ -160,22 +157,20 @@ def train_group(
         while step < options.num_iter:
             if stop.requested:
                 stop.stop(f"{group.out}: stopped at update {step}, saved")
-            started = time.perf_counter()
             total = torch.zeros(len(flows))
             count = min(CHUNK, options.num_iter - step)
             for i, x in enumerate(draw(group, generators, count)):
                 updater.update(step + i, x, total)
                 bar.update()
             step += count
-            seconds += time.perf_counter() - started
             losses = (total / count).tolist()
             if not all(map(math.isfinite, losses)):
                 raise FloatingPointError(f"{group.out}, update {step}: the losses are {losses}; {state.last_good()}")
             record.add(step, **{f"{name}/seed_{seed}": x for (name, seed), x in zip(group.names, losses, strict=True)})
-            state.save(step=step, seconds=seconds, lines=record.lines)
+            state.save(step=step, lines=record.lines)
         if stop.requested:
             stop.stop(f"{group.out}: trained, saved")
-    return stacked_flows.unstack(parameters), record.lines, seconds
+    return stacked_flows.unstack(parameters), record.lines
 
 
 def score(record: dict[str, Any]) -> tuple[str, dict[str, float]]:
@@ -207,7 +202,7 @@ def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dic
     # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     score_flow = score_from_samples if group.source == "samples" else score_from_density
     with one_thread():
-        flows, lines, seconds = train_group(group, workers, progress)
+        flows, lines = train_group(group, workers, progress)
         records = [
             {
                 "source": group.source,
@@ -216,7 +211,6 @@ def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dic
                 "seed": seed,
                 **score_flow(flow, group.targets[name]),
                 "curve": [[line["step"], line[f"{name}/seed_{seed}"]] for line in lines],
-                "seconds": seconds,
                 "folder": group.out.name,  # in the run's folder; it holds the checkpoint
             }
             for (name, seed), flow in zip(group.names, flows, strict=True)
@@ -241,8 +235,6 @@ def launch_experiments_from_samples(
     Args:
         density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which stands for the data set
             of that name, ``data_arcs`` or ``data_sine``.
-        num_layers_list: Depths k.
-        dim, lr, num_iter: Dimension of the points, RMSprop's step size, number of updates.
         options: ``seeds`` (1,), ``out`` (the working folder), ``workers`` (1 process), ``progress`` (True), and fields
             of :class:`Hyperparameters`.
 
@@ -321,13 +313,13 @@ def run(options: Hyperparameters, progress: bool = True) -> dict[str, Any]:
     """Train, score and draw what the options ask for; write ``result.json`` and the pictures."""
     groups = []
     for source in options.source:
-        targets = {name: TARGETS[name] for name in options.targets}
-        if source == "samples":
-            for name in [name for name, target in targets.items() if target.sampler is None]:
+        targets = {}
+        for name in options.targets:
+            if source == "samples" and TARGETS[name].sampler is None:
                 print(f"{name} has no sampler: nothing to learn from samples")
-                del targets[name]
-        if targets:
-            groups += [Group(source, k, targets, options) for k in options.num_layers]
+            else:
+                targets[name] = TARGETS[name]
+        groups += [Group(source, k, targets, options) for k in options.num_layers if targets]
     if not groups:
         raise InputError("there is nothing to learn")
     warn_if_busy()

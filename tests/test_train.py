@@ -49,7 +49,7 @@ def test_flows_side_by_side_are_those_of_a_plain_loop(source, compile, tmp_path,
         pytest.skip("no C++ compiler here")
     monkeypatch.setattr(train, "COMPILE_FROM", 1)
     group = make_group(source, tmp_path, compile=compile)
-    flows, _, _ = train.train_group(group, progress=False)
+    flows, _ = train.train_group(group, progress=False)
     for (name, seed), flow in zip(group.names, flows, strict=True):
         expected = plain_loop(group, name, seed)
         for actual, parameter in zip(flow.parameters(), expected.parameters(), strict=True):
@@ -204,12 +204,12 @@ def test_bad_input_gives_one_line_and_status_2(tmp_path, capsys, arguments, mess
 def test_a_tuned_run_that_resumes_is_the_one_that_was_not_stopped(fresh, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "CHUNK", 5)
     group = make_group("samples", tmp_path / "whole", recipe="tuned", fresh=fresh, num_iter=20, lr=0.1)
-    whole, lines, _ = train.train_group(group, progress=False)
+    whole, lines = train.train_group(group, progress=False)
     cut = make_group("samples", tmp_path / "cut", recipe="tuned", fresh=fresh, num_iter=20, lr=0.1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train.Record, "add", Mock(side_effect=[None, None, KeyboardInterrupt]))
         train.train_group(cut, progress=False)
-    resumed, *_ = train.train_group(cut, progress=False)
+    resumed, _ = train.train_group(cut, progress=False)
     for a, b in zip(whole, resumed, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
     assert lines[-1]["arcs/seed_1"] < lines[0]["arcs/seed_1"]
