@@ -104,15 +104,9 @@ def train_epoch(
 
 
 def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) -> tuple[VAE, list[dict[str, float]]]:
-    """Train a VAE, or resume from the checkpoint in the run's folder.
+    """Train a VAE, or resume from the checkpoint in the run's folder, which is written after each epoch.
 
-    A checkpoint is written after each epoch. A run that was killed and started again ends with the same
-    parameters, to the bit, as one that was not.
-
-    Args:
-        options: The run.
-        splits: The data set.
-        progress: Show progress bars.
+    A run that was killed and started again ends with the same parameters, to the bit, as one that was not.
 
     Returns:
         The trained model, and per epoch the learning rate, the mean ELBO of the training batches and of the
@@ -120,7 +114,6 @@ def train(options: Hyperparameters, splits: data.Splits, progress: bool = True) 
     """
     device = choose_device(options.device)
     images, valid = splits.train.to(device), splits.valid.to(device)
-    Path(options.out).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
     vae = VAE(options.latent_size, images.shape[1], num_layers=options.num_layers, flow_scale=options.flow_scale)
@@ -180,8 +173,7 @@ def run(options: Hyperparameters, progress: bool = True) -> tuple[VAE, data.Spli
         log-likelihood per number of samples, each with its standard error over the images.
 
     Raises:
-        InputError: The folder holds another configuration's run.
-        data.DataUnavailableError: The data set was named and is not available.
+        InputError: The folder holds another configuration's run, or the data set is not available.
     """
     dataset, splits = data.load(options.dataset, options.data, options.seed)
     options = replace(options, dataset=dataset)

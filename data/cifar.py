@@ -44,15 +44,15 @@ def cifar10(root: str | Path) -> LabelledImages:
         with atomic_write(path) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
     arrays = read_arrays(path, KEYS, "Delete it to download it again.")
+    tensors = []
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"].reshape(-1)  # Keras has labels as (N, 1)
         if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3) or not np.isin(labels, range(10)).all():
             raise DataUnavailableError(
                 f"{path}: x_{part} and y_{part} are not uint8 images (N, 32, 32, 3) and labels 0 to 9."
             )
-        arrays[f"y_{part}"] = labels.astype(np.int64)  # in this machine's byte order
-    tensors = [torch.from_numpy(arrays[key]) for key in KEYS]
-    return LabelledImages(*(t.permute(0, 3, 1, 2) if t.ndim == 4 else t for t in tensors))
+        tensors += [torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels.astype(np.int64))]
+    return LabelledImages(*tensors)
 
 
 def _download(path: Path) -> dict[str, np.ndarray]:

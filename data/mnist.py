@@ -106,8 +106,7 @@ def decode(raw: bytes) -> np.ndarray:
             raise ValueError(f"neither text nor MATLAB data ({type(error).__name__})") from None
         pixels = pixels if pixels.shape[-1] == PIXELS else pixels.T
     else:
-        characters = np.frombuffer(raw, np.uint8)
-        pixels = characters[characters >= ord("0")] - ord("0")
+        pixels = np.frombuffer(raw.translate(None, b" \r\n"), np.uint8) - ord("0")
     if pixels.size == 0 or pixels.size % PIXELS or not np.isin(pixels, (0, 1)).all():
         raise ValueError(f"{pixels.size} values are not binary images of {PIXELS} pixels")
     return np.packbits(pixels.reshape(-1, PIXELS).astype(np.uint8), axis=1)

@@ -28,19 +28,12 @@ def square(half_width: float = 6.0, cells: int = 120) -> Grid:
 
 
 def divergences(log_p: Tensor, log_q: Tensor, area: float) -> dict[str, Tensor]:
-    r"""Both divergences of densities on a grid, in nats.
+    r"""KL(p‖q), ``forward``, and KL(q‖p), ``reverse``, in nats, from log-densities at the cells of a grid, ``(G,)``.
 
     .. math:: \mathrm{KL}(p \| q) = \sum_g \Big[p_g \log \frac{p_g}{q_g} - p_g + q_g\Big] \Delta
 
     The last two terms cancel if the whole mass of both densities is on the grid; otherwise they keep the sum from being
     negative.
-
-    Args:
-        log_p, log_q: Log-densities at the cells, ``(G,)``.
-        area: A cell's area :math:`\Delta`.
-
-    Returns:
-        ``forward``, KL(p‖q), and ``reverse``, KL(q‖p), scalars.
     """
     p, q = log_p.exp(), log_q.exp()
     integrands = {"forward": p * (log_p - log_q) - p + q, "reverse": q * (log_q - log_p) - q + p}

@@ -67,10 +67,9 @@ def mean_loss(parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | 
 def point_gradients(
     parameters: Parameters, x: Tensor, energies: tuple[Energy, ...] | None
 ) -> tuple[list[Tensor], Tensor]:
-    """Each point's part of the gradients of the mean losses, and the losses ``(R,)``.
+    """Each point's part of the gradients of the mean losses, ``(R, k, B, d)`` and ``(R, k, B, 1)``, and the losses.
 
-    Arguments are those of :func:`mean_loss`, with one copy of the parameters. The sums over the points of the gradients
-    ``(R, k, B, d)`` and ``(R, k, B, 1)`` are those of the mean losses.
+    Arguments are those of :func:`mean_loss`, with one copy of the parameters.
     """
     # A copy of the parameters per point makes the backward pass pointwise; sums over the batch follow it.
     copies = tuple(parameter.expand(-1, -1, x.shape[1], -1) for parameter in parameters)

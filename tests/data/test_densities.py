@@ -84,13 +84,6 @@ def test_data_set_is_drawn_from_its_density(name):
     assert fit(name, points.numpy().astype(float)) > 1e-3
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_the_goodness_of_fit_test_finds_a_wrong_sampler(name):
-    points = densities.TARGETS[name].draw(seed=1).astype(float)
-    assert fit(name, points * 1.03) < 1e-6
-    assert fit(name, points + 0.05) < 1e-6
-
-
 def test_a_target_without_a_sampler_is_learnt_from_its_density_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(densities.TARGETS, "moons", densities.Target("moons", lambda z: (z[:, 0] * z[:, 1]).square()))
     quick = {"num_layers": [1], "num_iter": 2, "compile": False, "workers": 1}

@@ -143,14 +143,6 @@ def test_importance_sampling_by_hand(small, rows):
     torch.testing.assert_close(estimate, torch.cat(expected).detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_bound_tightens(small):
-    model, images = small
-    many = images.repeat(500, 1)
-    bounds = [autoencoder.log_likelihood(model, many, num_samples=k).mean().item() for k in (1, 10, 100)]
-    assert bounds[0] < bounds[1] < bounds[2] < exact_log_likelihood(model, images).mean() + 0.01
-    assert bounds[0] == pytest.approx(autoencoder.evaluate_elbo(model.float(), many).mean().item(), abs=0.1)
-
-
 def test_kl_per_dimension_adds_up():
     torch.manual_seed(0)
     model, images = autoencoder.VAE(latent_size=5), torch.randint(0, 2, (8, 784), dtype=torch.uint8)
@@ -229,18 +221,6 @@ def test_bounds_of_one_draw_have_the_mean_and_the_mean_gradient_of_the_elbo(num_
     assert values[1:] == pytest.approx([values[0]] * 2, abs=0.02)
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0], rtol=0.05, atol=0.012)
-
-
-@given(product=st.floats(-1e4, -1), seed=st.integers(0, 1000))
-def test_layers_of_a_posterior_are_invertible_as_computed(product, seed):
-    torch.manual_seed(seed)
-    u, w = torch.randn(2, 100, 8)
-    u = (u + (product - (w * u).sum(-1, keepdim=True)) * w / w.square().sum(-1, keepdim=True)).requires_grad_()
-    q = autoencoder.Posterior.from_parameters(w, w, u, w, w[:, :1])
-    changed = q.layers[0][0]
-    assert ((w * changed).sum(-1) >= -1).all()
-    changed.sum().backward()
-    assert u.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("num_layers", [0, 2])

@@ -10,7 +10,7 @@ import torch
 
 from data.densities import TARGETS, Target
 from lab import figures
-from question3 import plots
+from question3 import natural, plots
 from solution import Flow, invertible_u, planar_transformation
 
 
@@ -49,9 +49,7 @@ def drawn(monkeypatch, tmp_path):
 def random_flow(layers: int = 2) -> Flow:
     torch.manual_seed(3)
     flow = Flow(2, layers)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.normal_(std=0.7)
+    natural.spread(flow)
     return flow
 
 
