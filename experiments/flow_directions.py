@@ -19,9 +19,7 @@ def run(options: Options, name: str = "arcs", num_layers: int = 2) -> dict[str, 
     grid, target = directions.square(cells=cells), TARGETS[name]
     best, measures = {}, {}
     for direction in ("forward", "reverse"):
-        flows = [
-            directions.fit(target, direction, num_layers, seed, grid, steps, progress=True) for seed in range(starts)
-        ]
+        flows = [directions.fit(target, direction, num_layers, seed, grid, steps) for seed in range(starts)]
         measured = [directions.measure(target, flow, grid) for flow in flows]
         chosen = min(range(starts), key=lambda i: measured[i][direction])
         best[direction], measures[direction] = flows[chosen], measured[chosen]

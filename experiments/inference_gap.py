@@ -49,10 +49,10 @@ def run(options: Options) -> dict[str, Any]:
         posteriors: dict[str, Posteriors] = {}
         for name, num_layers in FAMILIES.items():
             # Every family's encoder, the normal one's too, begins as the model's own and has as many epochs more.
-            fitted = inference_gap.fit_encoder(model, splits.train, num_layers, **encoder, progress=True)
+            fitted = inference_gap.fit_encoder(model, splits.train, num_layers, **encoder)
             with torch.no_grad():
                 amortised = fitted.posterior(images.float())
-            own = inference_gap.fit(model, images, num_layers, **search, progress=True)
+            own = inference_gap.fit(model, images, num_layers, **search)
             posteriors[name] = {"encoder": amortised, "own": own}
         found[place] = measure(options, model, images, posteriors)
     caption = "The inference gap of each family of posteriors, in two parts, with two latent dimensions and with all."

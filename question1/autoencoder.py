@@ -173,7 +173,6 @@ def elbo(vae: VAE, x: Tensor, noise: Tensor, seen: Tensor | None = None) -> Tens
     The divergence is exact for a normal q; with a flow it is estimated from the same draw.
 
     Args:
-        vae: The model.
         x: Images, 0 or 1, any dtype, shape ``(B, 784)``.
         noise: Standard normal, from which :meth:`Posterior.sample` draws, shape ``(B, L)``.
         seen: What the encoder sees of the images, shape ``(B, 784)``; None for the images themselves. The bound
@@ -263,10 +262,8 @@ def log_likelihood(
     thread computes whole blocks of images, so results do not depend on the number of threads.
 
     Args:
-        vae, images: The model, and images, 0 or 1, shape ``(N, 784)``.
+        images: 0 or 1, shape ``(N, 784)``.
         num_samples: Number of draws :math:`K` per image.
-        seed: Of the draws.
-        progress: Show a progress bar.
         rows: Latent vectors decoded at once by each thread. All draws of an image are in memory together.
 
     Source:

@@ -51,12 +51,12 @@ def log_likelihood_on_plane(vae: VAE, images: Tensor, on: tuple[Tensor, float]) 
 
 
 @torch.no_grad()
-def bounds(vae: VAE, images: Tensor, q: Posterior, num_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def bounds(vae: VAE, images: Tensor, q: Posterior, num_samples: int) -> tuple[Tensor, Tensor]:
     """ELBO and importance-sampling estimate from draws of each image's own q, each ``(N,)`` in nats.
 
     Only the model's decoder is used.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
+    generator = torch.Generator(images.device).manual_seed(0)
     x = images.to(vae.dtype)
     per_block = max(1, 2000 // len(x))  # bounds the memory
     parts = []
@@ -68,22 +68,13 @@ def bounds(vae: VAE, images: Tensor, q: Posterior, num_samples: int, seed: int =
     return weights.mean(1), log_mean_exp(weights)
 
 
-def fit(
-    vae: VAE,
-    images: Tensor,
-    num_layers: int,
-    steps: int = 1500,
-    draws: int = 8,
-    lr: float = 2e-2,
-    seed: int = 0,
-    progress: bool = False,
-) -> Posterior:
+def fit(vae: VAE, images: Tensor, num_layers: int, steps: int = 1500, draws: int = 8, lr: float = 2e-2) -> Posterior:
     """Optimise the q of each image separately, starting from the encoder's normal q, with ``num_layers`` planar layers.
 
     Each step is an update of Adam for all images ``(N, 784)``, from some draws per image. The learning rate is
     one-cycle with peak ``lr``. The model does not change.
     """
-    random: dict[str, Any] = {"generator": torch.Generator(images.device).manual_seed(seed), "device": images.device}
+    random: dict[str, Any] = {"generator": torch.Generator(images.device).manual_seed(0), "device": images.device}
     with torch.no_grad():
         mean, logvar, _ = vae.posterior(images)
     count, size = mean.shape
@@ -92,7 +83,7 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), pct_start=0.1)
     x = images.unsqueeze(1)
-    for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit="update", disable=not progress):
+    for _ in tqdm(range(steps), desc=f"q of {num_layers} layers", unit="update"):
         z, log_q = Posterior.from_parameters(*parameters).sample(torch.randn(count, draws, size, **random))
         # The decoder is fixed, so the gradient of the sum contains each image's own gradient.
         value = log_likelihood_logits(vae.decode(z), x) + log_standard_normal(z).squeeze(-1) - log_q
@@ -111,17 +102,15 @@ def fit_encoder(
     batch_size: int = 64,
     lr: float = 1e-3,
     flow_scale: float = 1.0,
-    seed: int = 0,
-    progress: bool = False,
 ) -> VAE:
     """Train an encoder with planar layers for the decoder of a model, on images ``(N, 784)``, with the path gradient.
 
     The new encoder starts from the model's, which does not change; it is returned with a copy of the decoder. The
     learning rate of Adam is one-cycle with peak ``lr``.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
+    generator = torch.Generator(images.device).manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         width = int(next(vae.decoder.parameters()).shape[0])
         fitted = VAE(vae.latent_size, images.shape[1], width, num_layers, flow_scale=flow_scale)
     fitted = fitted.to(images.device, vae.dtype)
@@ -133,7 +122,7 @@ def fit_encoder(
     optimizer = torch.optim.Adam(fitted.encoder.parameters(), lr, fused=True)
     updates = epochs * math.ceil(len(images) / batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, updates), pct_start=0.1)
-    with tqdm(total=updates, desc=f"encoder, {num_layers} layers", unit="update", disable=not progress) as bar:
+    with tqdm(total=updates, desc=f"encoder, {num_layers} layers", unit="update") as bar:
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator, device=images.device)
             for index in order.split(batch_size):

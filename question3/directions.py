@@ -47,19 +47,10 @@ def log_target(target: Target, grid: Grid) -> Tensor:
     return log_p - torch.logsumexp(log_p, 0) - math.log(area)
 
 
-def fit(
-    target: Target,
-    direction: str,
-    num_layers: int,
-    seed: int,
-    grid: Grid,
-    steps: int = 1500,
-    lr: float = 2e-2,
-    progress: bool = False,
-) -> Flow:
+def fit(target: Target, direction: str, num_layers: int, seed: int, grid: Grid, steps: int = 1500) -> Flow:
     """Minimise the divergence ``forward`` or ``reverse``, summed over a grid, over flows from the plane to noise.
 
-    The initial parameters are standard normal. Adam has a one-cycle step size with peak ``lr``.
+    The initial parameters are standard normal. Adam has a one-cycle step size with peak 0.02.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,9 +60,9 @@ def fit(
                 parameter.normal_()
     points, area = grid
     log_p = log_target(target, grid)
-    optimizer = torch.optim.Adam(flow.parameters(), lr)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(21, steps), cycle_momentum=False)
-    for _ in tqdm(range(steps), desc=f"{direction} KL, seed {seed}", unit="update", disable=not progress):
+    optimizer = torch.optim.Adam(flow.parameters())
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=max(21, steps), cycle_momentum=False)
+    for _ in tqdm(range(steps), desc=f"{direction} KL, seed {seed}", unit="update"):
         log_q = -loss1(*flow(points)).squeeze(1)
         optimizer.zero_grad()
         divergences(log_p, log_q, area)[direction].backward()

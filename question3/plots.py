@@ -85,11 +85,8 @@ def over_depth(path: str | Path, target: Target, source: str, flows: Sequence[tu
     Below the target, which may be unknown, is the flow's input: the data, or noise.
     """
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
-    if source == "samples":
-        start = ("data", histogram(target.data_set()))
-        draws = [histogram(flow.inverse(noise)) for _, flow in flows]
-    else:
-        start, draws = ("noise", histogram(noise)), [histogram(flow(noise)[0]) for _, flow in flows]
+    start = ("data", histogram(target.data_set())) if source == "samples" else ("noise", histogram(noise))
+    draws = [histogram(flow.inverse(noise) if source == "samples" else flow(noise)[0]) for _, flow in flows]
     known = source == "density" or target.sampler is not None
     above = [("target", target_density(target)) if known else ("no target is known", np.zeros_like(start[1]))]
     above += [(f"flow, $k = {len(flow.layers)}$, seed {seed}", flow_density(flow, source)) for seed, flow in flows]
