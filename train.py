@@ -175,12 +175,12 @@ def train_group(group: Group, workers: int = 1, progress: bool = True) -> tuple[
 
 def score(record: dict[str, Any]) -> tuple[str, dict[str, float]]:
     """Name, mean and standard error of the first that is known of a flow: NLL, divergence, loss, NLL of its data."""
-    return next(((key, record[key]) for key in ("nll", "kl", "loss", "train_nll") if key in record), ("", {}))
+    return next((key, record[key]) for key in ("nll", "kl", "loss", "train_nll") if key in record)
 
 
 def median_of(records: Sequence[dict[str, Any]]) -> int:
     """The place of the median record among those of several seeds; of an even number, the better of the middle two."""
-    order = sorted(range(len(records)), key=lambda i: score(records[i])[1].get("mean", 0))
+    order = sorted(range(len(records)), key=lambda i: score(records[i])[1]["mean"])
     return order[(len(records) - 1) // 2]
 
 
@@ -199,8 +199,8 @@ def draw_pictures(group: Group, flows: Sequence[Flow], records: Sequence[dict[st
 def run_group(group: Group, workers: int = 1, progress: bool = True) -> list[dict[str, Any]]:
     """Train, evaluate and draw a group: the work of one process."""
     group.out.mkdir(parents=True, exist_ok=True)
-    # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     score_flow = score_from_samples if group.source == "samples" else score_from_density
+    # The work of an update is too small to share: one thread is fastest, and leaves the cores to other groups.
     with one_thread():
         flows, lines = train_group(group, workers, progress)
         records = [
@@ -337,7 +337,7 @@ def report(result: dict[str, Any]) -> str:
     for record in result["runs"]:
         setting = f"{record['source']:8} {record['data']:5} {record['num_layers']:3} {record['seed']:5}"
         key, value = score(record)
-        text = f"{key} {value['mean']:.4f} ± {value['standard_error']:.4f}" if value else "not available"
+        text = f"{key} {value['mean']:.4f} ± {value['standard_error']:.4f}"
         text += " (the divergence less log Z, which is unknown)" if key == "loss" else ""
         gap = f", gap to the entropy {record['gap']:.4f}" if "gap" in record else ""
         lines.append(f"{setting}  {text}{gap}")
