@@ -77,44 +77,32 @@ def point_gradients(
     return list(gradients), losses
 
 
-@torch.no_grad()
-def update(
-    parameters: Parameters,
-    square_averages: Parameters,
-    total: Tensor,
-    x: Tensor,
-    energies: tuple[Energy, ...] | None,
-    lr: float,
-) -> None:
-    """One update of every flow from its own batch by ``torch.optim.RMSprop``, in place; adds the losses to ``total``.
-
-    Gradient and optimiser are in one function, which compiles to one piece.
-    """
-    u, w, _ = parameters
-    u.copy_(invertible_u(u, w))
-    gradients, losses = point_gradients(parameters, x, energies)
-    for parameter, average, parts in zip(parameters, square_averages, gradients, strict=True):
-        gradient = parts.sum(2, keepdim=True)
-        average.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
-        parameter.addcdiv_(gradient, average.sqrt() + 1e-8, value=-lr)
-    total += losses
-
-
 class RMSprop:
-    """RMSprop with a constant step size, for stacked flows, whose parameters it changes in place."""
+    """``torch.optim.RMSprop`` with a constant step size, for stacked flows, whose parameters it changes in place."""
 
     def __init__(self, parameters: Parameters, energies: tuple[Energy, ...] | None, lr: float) -> None:
         self.parameters, self.energies, self.lr = parameters, energies, lr
         self.state = tuple(torch.zeros_like(parameter) for parameter in parameters)  # what a checkpoint keeps
-        self.function = update  # what :func:`compile_flows` may compile
+        self.function = self.step  # what :func:`compile_flows` may compile: gradient and optimiser in one piece
 
     def update(self, number: int, x: Tensor, total: Tensor) -> None:
         """Update every flow from its batch ``(R, B, d)``, and add the losses to ``total`` ``(R,)``."""
-        self.function(self.parameters, self.state, total, x, self.energies, self.lr)
+        self.function(x, total)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, total: Tensor) -> None:
+        u, w, _ = self.parameters
+        u.copy_(invertible_u(u, w))
+        gradients, losses = point_gradients(self.parameters, x, self.energies)
+        for parameter, average, parts in zip(self.parameters, self.state, gradients, strict=True):
+            gradient = parts.sum(2, keepdim=True)
+            average.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+            parameter.addcdiv_(gradient, average.sqrt() + 1e-8, value=-self.lr)
+        total += losses
 
 
 def compile_flows(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile :func:`update` or :func:`point_gradients`.
+    """Compile :meth:`RMSprop.step` or :func:`point_gradients`.
 
     All operations fuse in the order in which they are written. Searching for better pairs takes a third of the
     compilation and finds none, and a precompiled header takes seconds and would serve one file.

@@ -17,10 +17,9 @@ def test_loss_and_update_are_those_of_each_flow_alone_in_double_precision(energi
             torch.nn.init.normal_(parameter)  # far from the start, where some u have to be moved
     x = torch.randn(4, 16, 2, dtype=torch.float64)
     parameters = stacked_flows.stack(flows)
-    averages = tuple(torch.zeros_like(parameter) for parameter in parameters)
-    total = torch.zeros(4, dtype=torch.float64)
-    for _ in range(2):
-        stacked_flows.update(parameters, averages, total, x, energies, lr=0.01)
+    updater, total = stacked_flows.RMSprop(parameters, energies, lr=0.01), torch.zeros(4, dtype=torch.float64)
+    for number in range(2):
+        updater.update(number, x, total)
     moved = stacked_flows.unstack(parameters)
     for i, (flow, batch) in enumerate(zip(flows, x, strict=True)):
         optimizer, losses = torch.optim.RMSprop(flow.parameters(), lr=0.01), []
