@@ -22,7 +22,7 @@ from question2.images import Players, make_advance
 KINDS = {"JSD": "cifar10-jsd-1", "JSD, spectral norm": "cifar10-jsd-2", "JSD, R1": "cifar10-jsd-3"}
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # torch's own FlopCounterMode fails in the gradient that R1 differentiates
     """Counts the floating-point operations of convolutions and matrix products; a multiplication with sum is two."""
 
     def __init__(self) -> None:

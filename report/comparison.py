@@ -11,6 +11,7 @@ from typing import Any
 from scipy.stats import t
 
 from lab.files import read_json
+from lab.options import InputError
 
 HERE = Path(__file__).parent
 DEVIATIONS = 3  # published standard deviations within which a number is as expected
@@ -183,9 +184,11 @@ def comparison(runs: Path) -> dict[str, Any]:
     """What the report says of the results in a folder."""
     found = {path.stem: read_json(path) for path in runs.glob("results/*.json")}
     yours = {name: result for name, result in found.items() if result}
+    if not yours:
+        raise InputError(f"no result in {runs / 'results'} can be read")
     ours = {path.stem: read_json(path) for path in HERE.glob("results/*.json")}
     sections = [section(name, yours[name], ours.get(name), runs) for name in in_order(set(yours))]
-    fullest = max(yours.values(), key=lambda result: len(result["asked"]), default={})
+    fullest = max(yours.values(), key=lambda result: len(result["asked"]))
     missing = in_order(set(ours) - set(yours))
     return {
         "runs": str(runs),

@@ -144,3 +144,11 @@ def test_bad_input_is_one_line(arguments, problem, capsys):
         build.main(arguments)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and re.search(problem, error) and error.count("\n") == 1
+
+
+def test_results_that_are_all_damaged_are_refused(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "vae.json").write_text("{")
+    with pytest.raises(SystemExit) as stop:
+        build.main(["--runs", str(tmp_path), "--out", str(tmp_path / "report.pdf")])
+    assert stop.value.code == 2 and "can be read" in capsys.readouterr().err.splitlines()[-1]
