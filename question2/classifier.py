@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+from torchvision.transforms.functional import normalize
 
 from data.cifar import CLASSES
 from lab import checkpoint
@@ -16,26 +18,19 @@ WEIGHTS = Path(__file__).parent.parent / "data" / "classifier.pt"
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images' channels, in [0, 1]
 
 
-class Convolution(nn.Sequential):
-    """A 3×3 convolution with batch normalisation and ReLU."""
-
-    def __init__(self, source: int, target: int) -> None:
-        super().__init__(nn.Conv2d(source, target, 3, padding=1, bias=False), nn.BatchNorm2d(target), nn.ReLU())
-
-
 class Residual(nn.Module):
     """Two convolutions beside an identity (He et al. 2016, Deep residual learning for image recognition)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.branch = nn.Sequential(Convolution(dim, dim), Convolution(dim, dim))
+        self.branch = nn.Sequential(Conv2dNormActivation(dim, dim), Conv2dNormActivation(dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
 
 
 class Classifier(nn.Module):
-    """Images to features, 8 · width of them, and to logits of the ten classes.
+    """Images to features, 8 · width of them, and to logits of the ten classes, by 3×3 convolutions.
 
     Example:
         >>> features, logits = Classifier(width=4)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
@@ -43,23 +38,18 @@ class Classifier(nn.Module):
         (torch.Size([2, 32]), torch.Size([2, 10]))
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.width = width
-        stages: list[nn.Module] = [Convolution(3, width)]
+        stages: list[nn.Module] = [Conv2dNormActivation(3, width)]
         for dim in (width, 2 * width, 4 * width):
-            stages += [Convolution(dim, 2 * dim), nn.MaxPool2d(2), Residual(2 * dim)]
+            stages += [Conv2dNormActivation(dim, 2 * dim), nn.MaxPool2d(2), Residual(2 * dim)]
         self.stages = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(8 * width, len(CLASSES))
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``(N, 8 · width)`` and logits ``(N, 10)`` of uint8 images ``(N, 3, 32, 32)``."""
-        features = self.stages((images.float() / 255 - self.mean) / self.deviation).float()
+        features = self.stages(normalize(images.float() / 255, MEAN, DEVIATION)).float()
         return features, self.head(features)
 
 

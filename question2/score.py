@@ -2,7 +2,7 @@
 
 What moves the numbers, and what is chosen here: the network and its weights; uint8 images at their own size (Inception
 enlarges them itself, as the original TensorFlow graph does); the number of samples; the reference, which is the 50,000
-training images unless the test set is asked for; for the Inception Score, 10 splits after a shuffle.
+training images; for the Inception Score, 10 splits after a shuffle.
 
 Sources: Salimans et al. (2016), Improved techniques for training GANs; Heusel et al. (2017), GANs trained by a two
 time-scale update rule converge to a local Nash equilibrium.
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 import gan
 from data import DataUnavailableError
 from gan import EvalStep
-from lab.checkpoint import DamagedError
 from lab.files import fingerprint
 from question2 import classifier
 
@@ -65,27 +64,23 @@ def inception(weights: str | Path | None = None, device: torch.device | str = "c
     return Network(module.to(device).eval(), digest)
 
 
-def own_classifier(weights: str | Path = classifier.WEIGHTS, device: torch.device | str = "cpu") -> Network:
+def own_classifier(device: torch.device | str = "cpu") -> Network:
     """The classifier of ``classifier.py``. Its scores, FID-C and IS-C, cannot be compared with FID and IS."""
-    try:
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-        module = classifier.load(weights, device)
-    except (OSError, DamagedError) as error:
-        raise DataUnavailableError(f"the classifier's weights cannot be read ({error})") from None
-    return Network(module, digest, "-C")
+    digest = hashlib.sha256(classifier.WEIGHTS.read_bytes()).hexdigest()
+    return Network(classifier.load(device=device), digest, "-C")
 
 
 def network(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Network:
     """The network ``inception`` or ``classifier``; ``auto`` is the first where it can be had, else the second."""
     if name == "classifier":
-        return own_classifier(device=device)
+        return own_classifier(device)
     try:
         return inception(weights, device)
     except DataUnavailableError as error:
         if name != "auto" or weights:
             raise
         print(f"{error} Scoring with this project's own classifier instead.", file=sys.stderr)
-        return own_classifier(device=device)
+        return own_classifier(device)
 
 
 def batches(images: Tensor, count: int | None = None, batch_size: int = 500) -> Iterator[Tensor]:
