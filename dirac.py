@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from gan import make_train_step
 
@@ -107,18 +106,12 @@ def starting_points(seed: int, games: int = 8, std: float = 0.7) -> tuple[Tensor
     return torch.randn(games, generator=generator) * std, torch.randn(2, games, generator=generator) * std
 
 
-def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None = None) -> Trajectory:
-    """Play independent games side by side.
+def play(game: Game, theta: Tensor, psi: Tensor, updates: int) -> Trajectory:
+    """Play independent games side by side from θ ``(n,)`` and ψ ``(2, n)``, for T generator updates.
 
     The loss is a mean over N games that share no parameter, so each game's gradient is divided by N. SGD compensates
     with N times the learning rate; Adam does not depend on the scale of the gradient if ε is divided by N too. N is a
     power of two, reached with copies of the last game: the division is exact, and results do not depend on the batch.
-
-    Args:
-        game: The configuration.
-        theta, psi: The starts of the games, ``(n,)`` and ``(2, n)``.
-        updates: Number T of generator updates.
-        label: Label of the progress bar; None for no bar.
     """
     n = len(theta)
     filled = torch.arange(1 << (n - 1).bit_length()).clamp(max=n - 1)
@@ -132,7 +125,7 @@ def play(game: Game, theta: Tensor, psi: Tensor, updates: int, label: str | None
     thetas, psis, averages = (
         value.new_empty(updates + 1, *value.shape) for value in (generator.theta, critic.psi, generator.theta)
     )
-    for t in tqdm(range(updates + 1), desc=label, unit="update", disable=label is None, leave=False):
+    for t in range(updates + 1):
         if t:
             step(data, critic, critic_optim, generator, averaged, generator_optim)
         thetas[t], psis[t], averages[t] = generator.theta.data, critic.psi.data, averaged.theta.data

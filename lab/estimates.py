@@ -26,11 +26,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def format_spread(entry: dict[str, Any], mean: str = ".2f", deviation: str | None = None) -> str:
-    """A :func:`spread` as text.
-
-    Example:
-        >>> format_spread(spread([1.0, 3.0]))
-        '2.00 ± 1.41'
-    """
+    """A :func:`spread` as text, such as 2.00 ± 1.41."""
     after = "" if entry["deviation"] is None else f" ± {entry['deviation']:{deviation or mean}}"
     return f"{entry['mean']:{mean}}{after}"

@@ -32,10 +32,6 @@ def curves_of(lines: Iterable[dict[str, Any]], distance: str) -> Curves:
     """The curves in the lines of a run's ``metrics.jsonl``, with the distance of a key such as ``FID``.
 
     A distance's bias depends on the number of samples. The last evaluation uses another number and is left out.
-
-    Example:
-        >>> curves_of([{"step": 1, "metric": 0.5}, {"step": 2, "samples": 10, "FID": 9.0, "FID_trained": 8.0}], "FID")
-        Curves(metric=[(1, 0.5)], averaged=[(2, 9.0)], trained=[(2, 8.0)])
     """
     lines = list(lines)
     samples = next((line["samples"] for line in lines if "samples" in line), None)
