@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -86,12 +85,9 @@ def figure(
     """
     with mpl.rc_context(STYLE):
         shape = (size[0] * columns, size[1] * rows)
-        drawing, axes = plt.subplots(rows, columns, figsize=shape, layout="constrained", squeeze=False, **options)
-        try:
-            yield list(axes.flat)
-            save(drawing, path)
-        finally:
-            plt.close(drawing)
+        drawing = Figure(figsize=shape, layout="constrained")
+        yield list(drawing.subplots(rows, columns, squeeze=False, **options).flat)
+        save(drawing, path)
 
 
 def captioned(path: Path, caption: str) -> Path:

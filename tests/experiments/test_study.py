@@ -2,7 +2,6 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from scipy.stats import spearmanr, t
 
 from experiments import gan as study
 from experiments import gan_figures, gan_samples, gan_summary
+from lab import figures
 from question2 import classifier, images, score
 from question2.configurations import Management, plan
 
@@ -143,7 +143,7 @@ def test_anchors_are_in_their_order(tmp_path):
 def test_runs_of_a_loss_share_both_axes(tmp_path, monkeypatch):
     """The metric's axis is that of all runs of a loss, the distance's that of all runs."""
     shown = []
-    monkeypatch.setattr(plt, "close", shown.append)
+    monkeypatch.setattr(figures, "save", lambda drawing, path: shown.append(drawing))
     run = {"curve": [[1, 9.0, 1.0], [2, 4.0, 1.0]], "trained_curve": [[1, 8.0, 1.0], [2, 5.0, 1.0]]}
     rows = [
         {"name": f"{loss}-{i}", "loss": loss, "runs": [{**run, "metric": [[1, 0.5 / i], [2, 0.1 * i]]}]}
@@ -151,9 +151,7 @@ def test_runs_of_a_loss_share_both_axes(tmp_path, monkeypatch):
         for i in (1, 2)
     ]
     gan_figures.draw_curves(tmp_path / "curves.svg", rows, "FID")
-    monkeypatch.undo()
     panels, right = shown[0].axes[:5], shown[0].axes[6:]
     assert [axes.get_title() for axes in panels] == ["JSD-1", "JSD-2", "W1-1", "W1-2", "all averages"]
     assert panels[0].get_ylim() == panels[1].get_ylim() and panels[2].get_ylim() == panels[3].get_ylim()
     assert len({axes.get_ylim() for axes in (*right, panels[4])}) == 1
-    plt.close("all")

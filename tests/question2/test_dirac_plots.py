@@ -9,6 +9,7 @@ from PIL import Image
 import dirac
 import gan
 from dirac import Game, Trajectory
+from lab import figures
 from question2 import dirac_plots, dirac_theory
 
 GAMES = {"a": Game("W1", "R1", 0.1, alpha_ema=0.9), "b": Game("JSD", target=0.5), "c": Game("W1", "GP", 0.1)}
@@ -53,19 +54,17 @@ def test_two_sides_shows_the_jump_of_the_one_centred_penalty():
 
 def test_games_that_differ_in_their_average_alone_share_a_panel(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(plt, "close", shown.append)
+    monkeypatch.setattr(figures, "save", lambda drawing, path: shown.append(drawing))
     plain, averaged = Game("W1", "R1", 0.1), Game("W1", "R1", 0.1, alpha_ema=0.9)
     games = [
         (f"w1-{i}", game, dirac_theory.play(game, (0.5, 0.0, 1.0), 30)) for i, game in enumerate((plain, averaged))
     ]
     dirac_plots.overview(tmp_path / "all.svg", games, columns=1)
     dirac_plots.final_plots(tmp_path / "final.svg", games, columns=2)
-    monkeypatch.undo()
     together, apart = shown
     assert [axes.get_title().split("\n")[0] for axes in together.axes] == ["w1-0, 1"]
     assert len({axes.get_xlim() + axes.get_ylim() for axes in apart.axes[:2]}) == 1
     assert len({axes.get_ylim() for axes in apart.axes[2:]}) == 1
-    plt.close("all")
 
 
 @pytest.mark.parametrize("finite", [1, 6])

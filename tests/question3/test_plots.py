@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -32,18 +31,15 @@ def test_the_density_of_a_layer_is_that_of_its_draws(u):
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """The figures that are saved, laid out and still open."""
+    """The figures that are saved, laid out."""
     kept = []
 
     def keep(drawing, path):
-        drawing.canvas.draw()
+        drawing.draw_without_rendering()
         kept.append(drawing)
 
     monkeypatch.setattr(figures, "save", keep)
-    monkeypatch.setattr(plt, "close", lambda *_: None)
-    yield kept
-    monkeypatch.undo()
-    plt.close("all")
+    return kept
 
 
 def random_flow(layers: int = 2) -> Flow:
