@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.turns import in_turns
-from lab.device import Graphed, choose_device, precision
+from lab.device import choose_device, native_bfloat16
 from question2.configurations import CONFIGURATIONS, Hyperparameters
 from question2.images import Players, make_advance
 
@@ -40,10 +40,7 @@ def updates_of(hp: Hyperparameters, images: torch.Tensor, fast: bool, count: int
     """Some updates of the fast path or of the plain one."""
     device = images.device
     players = Players(hp, device, fast)
-    images = images.contiguous(memory_format=torch.channels_last) if fast else images
-    total = torch.zeros((), device=device)
-    update = make_advance(hp, players, images, total, precision(fast, device) == "bfloat16")
-    update = Graphed(update) if fast and device.type == "cuda" else update
+    update = make_advance(hp, players, images, torch.zeros((), device=device), fast)
 
     def run() -> None:
         for _ in range(count):
@@ -81,7 +78,7 @@ def measure(
         }
     return {
         "device": torch.cuda.get_device_name(place) if gpu else "CPU",
-        "precision": precision(True, place),
+        "precision": "bfloat16" if native_bfloat16(place) else "float32",
         "width": width,
         "full_width": full,
         "rounds": rounds,

@@ -81,11 +81,6 @@ def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
     return cast
 
 
-def precision(fast: bool, device: torch.device) -> str:
-    """The precision of a run's passes: bfloat16 on the fast path where the device computes it natively."""
-    return "bfloat16" if fast and native_bfloat16(device) else "float32"
-
-
 GRAPH_WARMUP = 3  # calls before a function is captured as a CUDA graph
 
 

@@ -68,20 +68,12 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def figure(
-    path: str | Path,
-    columns: int = 1,
-    size: tuple[float, float] = (HALF, 2.2),
-    rows: int = 1,
-    **options: Any,
+    path: str | Path, columns: int = 1, size: tuple[float, float] = (HALF, 2.2), rows: int = 1, **options: Any
 ) -> Iterator[Sequence[Axes]]:
     """Axes side by side, row by row, saved to ``path`` when the block ends.
 
-    Args:
-        path: The file; its suffix is its format.
-        columns: Number of axes side by side.
-        size: Width and height of one of them, in inches. Columns of ``WIDTH / columns`` fill the page.
-        rows: Number of rows.
-        options: For ``matplotlib.pyplot.subplots``.
+    ``size`` is of one of them, in inches; columns of ``WIDTH / columns`` fill the page. ``options`` are those of
+    ``matplotlib.pyplot.subplots``.
     """
     with mpl.rc_context(STYLE):
         shape = (size[0] * columns, size[1] * rows)

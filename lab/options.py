@@ -129,18 +129,10 @@ def parse_all(
     program: str | None = None,
     examples: str | None = None,
 ) -> Any:
-    """Read several dataclasses from one command line.
+    """Read several dataclasses from one command line, to an object with their names in ``groups`` as attributes.
 
-    Args:
-        description: First line of the help.
-        argv: The arguments; None for those of the process.
-        groups: Name to a dataclass.
-        typed: Names of groups of which only what was typed is wanted, as a dictionary.
-        program: The program's name, where it is not that of its file.
-        examples: Shown below the flags.
-
-    Returns:
-        An object with the names as attributes.
+    Of the ``typed`` groups only what was typed is wanted, as a dictionary. ``program`` is the program's name, where it
+    is not that of its file; ``examples`` are shown below the flags.
     """
     argv = [_with_underscores(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     formatter: Any = functools.partial(simple_parsing.SimpleHelpFormatter, max_help_position=34, width=118)

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 import data
 from gan import EVAL_SEED, EvalStep, make_train_step, refresh_batch_norm
 from lab import checkpoint
-from lab.device import Graphed, choose_device, in_bfloat16, precision, warn_if_busy
+from lab.device import Graphed, choose_device, in_bfloat16, native_bfloat16, warn_if_busy
 from lab.files import atomic_write, fingerprint, read_json, write_json
 from lab.interruption import Interruption
 from lab.options import determining
@@ -65,19 +65,24 @@ class Players:
 
 
 def make_advance(
-    hp: Hyperparameters, players: Players, images: Tensor, total: Tensor, bfloat16: bool = False
+    hp: Hyperparameters, players: Players, images: Tensor, total: Tensor, fast: bool
 ) -> Callable[[], None]:
-    """One generator update with its critic updates and the average; the metric is added to ``total``."""
+    """One generator update with its critic updates and the average; the metric is added to ``total``.
+
+    ``fast`` stands for channels-last images, bfloat16 where it is native, and on CUDA graphs.
+    """
     step = make_train_step(
         hp.loss_type, hp.critic_inner_iters, hp.critic_reg_type, hp.critic_reg_cf, hp.generator_alpha_ema
     )
+    images = images.contiguous(memory_format=torch.channels_last) if fast else images
     batches = random_batches(images, hp.batch_size)
+    bfloat16 = fast and native_bfloat16(images.device)
     critic, generator = (in_bfloat16(m) if bfloat16 else m for m in (players.critic, players.generator))
 
     def advance() -> None:
         total.add_(step(batches, critic, players.critic_optim, generator, players.averaged, players.generator_optim))
 
-    return advance
+    return Graphed(advance) if fast and images.device.type == "cuda" else advance
 
 
 @torch.no_grad()
@@ -150,9 +155,7 @@ def train(
         group["capturable"] = fast and on_cuda  # for CUDA graphs; a run may have changed its device
     step, seconds = done.get("step", 0), done.get("seconds", 0.0)
 
-    images = images.contiguous(memory_format=torch.channels_last) if fast else images
-    advance = make_advance(hp, players, images, total, precision(fast, device) == "bfloat16")
-    advance = Graphed(advance) if fast and on_cuda else advance
+    advance = make_advance(hp, players, images, total, fast)
     saved = time.monotonic()
     with (
         Interruption() as interruption,
