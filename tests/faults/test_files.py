@@ -11,7 +11,7 @@ from PIL import Image
 
 import data
 import run_exp
-from lab import checkpoint, files
+from lab import checkpoint
 from question2 import classifier, score
 from question2 import images as image_runs
 from tests.faults.conftest import GAME, TRAINERS, outcome, without_times
@@ -108,26 +108,6 @@ def test_a_foreign_or_damaged_configuration_is_refused_and_left(trainer, content
     (folder / "config.json").write_text(content, encoding="latin-1")
     line = refused(trainer.main, [*trainer.arguments, "--out", str(tmp_path)])
     assert str(folder) in line and (folder / "config.json").read_text(encoding="latin-1") == content
-
-
-@pytest.mark.slow
-def test_leftovers_of_killed_runs_are_cleared(trainer, tmp_path):
-    trainer.main([*trainer.arguments, "--out", str(tmp_path)])
-    folder = tmp_path / trainer.folder
-    (folder / f"{files.TEMPORARY}checkpoint.abc.pt").write_bytes(b"half")
-    trainer.main([*trainer.arguments, "--out", str(tmp_path)])
-    assert not list(folder.glob(f"{files.TEMPORARY}*"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINERS)
-def test_a_checkpoint_of_another_seed_is_refused(finished, name, tmp_path, refused):
-    trainer, other = TRAINERS[name], tmp_path / "other"
-    out = without_results(shutil.copytree(finished[name], tmp_path / "run"))
-    trainer.main([*trainer.arguments, "--seed", "7", "--out", str(other)])
-    shutil.copy(next(other.rglob("checkpoint.pt")), out / trainer.place)
-    assert "another run, with seed=" in refused(trainer.main, [*trainer.arguments, "--out", str(out)])
-    assert not list(out.rglob("result.json"))
 
 
 @pytest.mark.slow

@@ -84,7 +84,9 @@ def test_a_folder_belongs_to_one_configuration_and_one_process(tmp_path):
     folder = tmp_path / "run"
     with lab.claim.claim(folder, Config()), pytest.raises(ValueError, match="another process"):
         claim(folder, Config())
+    (folder / f"{files.TEMPORARY}half.pt").touch()  # of a run that was killed
     claim(folder, Config(out="there"))
+    assert {entry.name for entry in folder.iterdir()} <= {"config.json", ".lock"}
     with pytest.raises(ValueError, match="seed=1"):
         claim(folder, Config(seed=2))
 
