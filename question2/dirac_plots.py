@@ -37,10 +37,10 @@ def first_of(game: Game, trajectory: Trajectory, limit: float = 20.0) -> Traject
 
 def draw_field(axes: Axes, game: Game, side: float) -> None:
     """Draw the vector field in (ψ₀, θ), at ψ₁ = 0, as arrows on a grid."""
-    line = side * np.linspace(-0.92, 0.92, 13)
+    line = side * np.linspace(-0.9, 0.9, 9)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
-    axes.quiver(psi0, theta, flow[0], flow[2], color="0.72", width=0.006, zorder=0)
+    axes.quiver(psi0, theta, flow[0], flow[2], color="0.55", width=0.008, pivot="mid", scale_units="xy", angles="xy", zorder=0)
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.grid(False)
 
@@ -53,7 +53,7 @@ def draw_game(axes: Axes, game: Game, trajectory: Trajectory, side: float) -> No
     if trajectory.averaged is not None:
         axes.plot(psi0 * 0, trajectory.averaged, color=figures.COLOURS[1], linewidth=1.5)
         axes.plot(0, trajectory.averaged[-1], "s", color=figures.COLOURS[1], markersize=3)
-    axes.plot(psi0[0], theta[0], "o", color=figures.COLOURS[0], markersize=4, fillstyle="none")
+    axes.plot(psi0[0], theta[0], "o", color=figures.COLOURS[0], markersize=4, markerfacecolor="white")
     axes.plot(psi0[-1], theta[-1], "o", color=figures.COLOURS[0], markersize=3)
     axes.plot(0, game.target, "+", color="black", markersize=7)
 
