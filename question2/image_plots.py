@@ -48,7 +48,7 @@ def draw_curves(axes: Axes, runs: Sequence[Curves], loss: str, distance: str) ->
     """
     right = axes.twinx()
     for i, run in enumerate(runs):
-        alpha = 0.3 if i else 1.0
+        alpha = 0.45 if i else 1.0
         for place, curve, line, colour, width in (
             (axes, run.metric, "-", figures.COLOURS[0], 0.8),
             (right, run.averaged, ".-", figures.COLOURS[1], 1.2),
