@@ -40,7 +40,9 @@ def draw_field(axes: Axes, game: Game, side: float) -> None:
     line = side * np.linspace(-0.9, 0.9, 9)
     psi0, theta = np.meshgrid(line, line + game.target)
     flow = dirac_theory.field(game, psi0, np.zeros_like(psi0), theta)
-    axes.quiver(psi0, theta, flow[0], flow[2], color="0.55", width=0.008, pivot="mid", scale_units="xy", angles="xy", zorder=0)
+    axes.quiver(
+        psi0, theta, flow[0], flow[2], color="0.55", width=0.008, pivot="mid", scale_units="xy", angles="xy", zorder=0
+    )
     axes.set(xlim=(-side, side), ylim=(game.target - side, game.target + side), aspect="equal")
     axes.grid(False)
 
