@@ -96,8 +96,9 @@ def open_submission(paths: list[Path], scratch: Path) -> Submission:
             continue
         path = ranked[0]
         sources[name] = read(path)
-        if len(ranked) > 1:
-            one, *others = (str(Path(candidate.parent.name, candidate.name)) for candidate in ranked)
+        rivals = [p for p in ranked[1:] if _aside(p, base) or p.parent == path.parent or company[p.parent] > 1]
+        if rivals:
+            one, *others = (str(Path(candidate.parent.name, candidate.name)) for candidate in (path, *rivals))
             sources[name].notes.append(f"{one} is graded, not {', '.join(others)}")
         beside = candidates if root is None else [c for c in candidates if c.is_relative_to(path.parent)]
         neighbours[name] = {

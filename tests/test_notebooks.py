@@ -15,20 +15,22 @@ SMALL = {
     "flow.ipynb": {"num_layers": [1, 2], "num_iter": 20, "starts": 1, "steps": 10},
     "main.ipynb": {"config": "dirac-jsd-[28]", "max_iters": 50, "image_config": "cifar10-jsd-3", "image_iters": 20},
 }
-# Moves every slider, which must change the picture that its function displays.
+# Moves every slider, which must change its picture: one in a widget, or one that its function displays.
 MOVE_SLIDERS = """
 import gc
 import ipywidgets
 
 displayed = [None]
 display = lambda picture: displayed.append(getattr(picture, "data", None) or picture.tobytes())
-sliders = [thing for thing in gc.get_objects() if type(thing) is ipywidgets.FloatSlider]
+sliders, images = (
+    [thing for thing in gc.get_objects() if type(thing) is kind] for kind in (ipywidgets.FloatSlider, ipywidgets.Image)
+)
 assert len(sliders) >= 2
 for slider in sliders:
     shown, start = [], slider.value
     for value in (slider.min, slider.max, start):
         slider.value = value
-        shown.append(displayed[-1])
+        shown.append((displayed[-1], *(image.value for image in images)))
     assert shown[0] != shown[1], f"{slider.description} moves nothing"
 """
 
