@@ -235,6 +235,7 @@ def launch_experiments_from_samples(
     Args:
         density_dict: Name to samples, an array or a tensor ``(N, dim)``; or to an energy, which stands for the data set
             of that name, ``data_arcs`` or ``data_sine``.
+        num_layers_list, dim, lr, num_iter: Depths k, dimension of the points, RMSprop's step size, number of updates.
         options: ``seeds`` (1,), ``out`` (the working folder), ``workers`` (1 process), ``progress`` (True), and fields
             of :class:`Hyperparameters`.
 

@@ -2,7 +2,7 @@
 
 What moves the numbers, and what is chosen here: the network and its weights; uint8 images at their own size (Inception
 enlarges them itself, as the original TensorFlow graph does); the number of samples; the reference, which is the 50,000
-training images; for the Inception Score, 10 splits after a shuffle.
+training images unless the test set is asked for; for the Inception Score, 10 splits after a shuffle.
 
 Sources: Salimans et al. (2016), Improved techniques for training GANs; Heusel et al. (2017), GANs trained by a two
 time-scale update rule converge to a local Nash equilibrium.
